@@ -1,0 +1,158 @@
+"""The ``toromq`` command.
+
+Exit codes: 0 for success, 1 for an error, 2 for a wrong command line, and 3 when ``server status``
+finds no running server, as service managers have it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import sys
+from typing import TYPE_CHECKING, Final
+
+from toromq import server
+from toromq.errors import ToroError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+EXIT_ERROR: Final = 1
+EXIT_NOT_RUNNING: Final = 3
+
+_EXAMPLES: Final = """\
+example:
+  toromq server start                   start the server of ./.toromq and leave it running
+  toromq server start --port 6380       the same, reachable at redis://127.0.0.1:6380 as well
+  toromq server status                  what runs, and how to connect to it
+  toromq server stop                    write everything to disk and end it
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: The words after the program's name. Default: those of this process.
+
+    Returns:
+        The exit code.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        if options.action == "start":
+            return _start(options.path, options.port)
+        if options.action == "stop":
+            return _stop(options.path)
+        return _status(options.path)
+    except (ToroError, OSError) as error:
+        print(f"toromq: {error}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="toromq",
+        description="Job queues on Redis. This command looks after the server behind embedded:PATH.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"toromq {_version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    group = commands.add_parser(
+        "server",
+        help="start, stop or look at the server of a data directory",
+        description="Start, stop or look at the server of a data directory.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = group.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, summary in (
+        ("start", "start the server and leave it running in the background"),
+        ("stop", "write everything to disk and end the server, whoever uses it"),
+        ("status", "show what runs; exit code 3 if nothing does"),
+    ):
+        action = actions.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        action.add_argument(
+            "--path", default=server.DEFAULT_PATH, help="the data directory (default: %(default)s in this directory)"
+        )
+        if name == "start":
+            action.add_argument(
+                "--port",
+                type=int,
+                metavar="N",
+                help="also listen on this TCP port of 127.0.0.1, open to every local user (default: unix socket only)",
+            )
+    return parser
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("toromq")
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version (the package is not installed)"
+
+
+def _start(path: str, port: int | None) -> int:
+    before = server.status(path)
+    after = server.start(path, port)
+    print(f"{'Already running' if before.running else 'Started'}: {after.version}, process {after.pid}")
+    print("Connect to it with any of:")
+    _print_urls(after)
+    print(f"It runs until: toromq server stop --path {path}")
+    return 0
+
+
+def _stop(path: str) -> int:
+    before = server.status(path)
+    if not server.stop(path):
+        print(f"Not running: {before.path}")
+        return 0
+    print(f"Stopped: {before.path} (process {before.pid})")
+    if before.clients:
+        print(f"Note: {_counted(before.clients, 'connection')} had been open and ended with it.")
+    return 0
+
+
+def _status(path: str) -> int:
+    found = server.status(path)
+    if not found.running:
+        print(f"Not running: {found.path}")
+        if found.problem:
+            print(found.problem)
+        return EXIT_NOT_RUNNING
+    print(f"Running: {found.version}, process {found.pid}")
+    _print_urls(found)
+    print(f"  data         {found.path}")
+    print(f"  append-only  {'on' if found.aof else 'OFF or failing: see server.log there'}")
+    print(f"  memory       {_readable_size(found.used_memory or 0)}")
+    print(f"  clients      {_counted(found.clients or 0, 'connection')}")
+    print(f"  ends         {'when stopped' if found.keep_alive else 'with its last user'}")
+    return 0
+
+
+def _print_urls(found: server.ServerStatus) -> None:
+    print(f"  embedded:{found.path}")
+    print(f"  {found.url}")
+    if found.tcp_url:
+        print(f"  {found.tcp_url}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _readable_size(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:  # noqa: PLR2004 - the units are powers of it
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

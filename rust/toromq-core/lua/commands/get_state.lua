@@ -1,0 +1,57 @@
+--[[
+  get_state: which state a job is in.
+
+  KEYS
+    1 completed         ZSET  ids of completed jobs
+    2 failed            ZSET  ids of failed jobs
+    3 delayed           ZSET  ids of delayed jobs
+    4 prioritized       ZSET  ids of waiting jobs with a priority
+    5 active            LIST  ids of active jobs
+    6 wait              LIST  ids of waiting standard jobs
+    7 paused            LIST  ids of jobs that an old client put aside while it paused the queue
+    8 waiting_children  ZSET  ids of jobs that wait for their children
+  ARGV
+    1 job_id  string
+  RETURNS
+    name  completed, failed, delayed, prioritized, active, waiting, waiting-children or unknown
+  EVENTS
+    none
+]]
+local completed, failed, delayed, prioritized = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local active, wait, paused, waiting_children = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local job_id = ARGV[1]
+
+local function listed(list)
+  for _, id in ipairs(redis.call('LRANGE', list, 0, -1)) do
+    if id == job_id then
+      return true
+    end
+  end
+  return false
+end
+
+-- LPOS would walk the list inside the server, but servers before 6.0.6 don't have it.
+local function in_list(list)
+  local found = redis.pcall('LPOS', list, job_id)
+  if type(found) == 'table' and found.err then
+    return listed(list)
+  end
+  return found ~= false
+end
+
+if redis.call('ZSCORE', completed, job_id) then
+  return 'completed'
+elseif redis.call('ZSCORE', failed, job_id) then
+  return 'failed'
+elseif redis.call('ZSCORE', delayed, job_id) then
+  return 'delayed'
+elseif redis.call('ZSCORE', prioritized, job_id) then
+  return 'prioritized'
+elseif in_list(active) then
+  return 'active'
+elseif in_list(wait) or in_list(paused) then
+  return 'waiting'
+elseif redis.call('ZSCORE', waiting_children, job_id) then
+  return 'waiting-children'
+end
+return 'unknown'

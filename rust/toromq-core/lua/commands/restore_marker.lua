@@ -1,0 +1,28 @@
+--[[
+  restore_marker: put back the marker that a closing worker may have taken, so that another one wakes.
+
+  KEYS
+    1 wait         LIST  ids of waiting standard jobs
+    2 active       LIST  ids of active jobs
+    3 prioritized  ZSET  ids of waiting jobs with a priority
+    4 delayed      ZSET  ids of delayed jobs
+    5 marker       ZSET  what waiting workers block on
+    6 meta         HASH  settings of the queue
+  ARGV
+    none
+  RETURNS
+    1  always
+  EVENTS
+    none
+]]
+local wait, active, prioritized = KEYS[1], KEYS[2], KEYS[3]
+local delayed, marker, meta = KEYS[4], KEYS[5], KEYS[6]
+-- @include "includes/mark_base"
+-- @include "includes/mark_delay"
+
+local q = { active = active, delayed = delayed, marker = marker, meta = meta }
+if redis.call('EXISTS', wait, prioritized) > 0 then
+  mark_base(q)
+end
+mark_delay(q)
+return 1

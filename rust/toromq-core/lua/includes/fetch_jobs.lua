@@ -1,0 +1,88 @@
+-- @include "includes/promote_due"
+-- @include "includes/take_waiting"
+-- @include "includes/activate_job"
+-- @include "includes/integer_text"
+--[[
+  fetch_jobs: up to `want` jobs become active for one worker.
+
+  `claim` has token, lock_duration, worker_name, limiter_max and limiter_duration (the last two optional).
+  Returns { jobs, rate limit ms, next due ms, quarantined, blocked }: jobs as activate_job gives them; the time until
+  the rate limit ends, 0 without one; when the next delayed job is due, 0 without one; ids and reasons of keys that were
+  no jobs and were taken out; 1 where the queue is paused or at its global concurrency.
+]]
+local function fetch_jobs(q, now, want, claim)
+  local settings = redis.call('HMGET', q.meta, 'paused', 'concurrency', 'max', 'duration')
+  local blocked = settings[1] ~= false
+  local concurrency = tonumber(settings[2])
+  if concurrency then
+    local free = concurrency - redis.call('LLEN', q.active)
+    blocked = blocked or free <= 0
+    want = math.min(want, free)
+  end
+  promote_due(q, now, blocked)
+
+  local max_jobs = tonumber(settings[3]) or claim.limiter_max
+  local duration = claim.limiter_duration or tonumber(settings[4])
+  local allowed = want
+  -- A limit without a window can't be applied: counting would leave a counter that never expires.
+  if max_jobs and max_jobs > 0 and duration then
+    local counter = tonumber(redis.call('GET', q.limiter)) or 0
+    local ttl = counter > 0 and redis.call('PTTL', q.limiter) or -2
+    if ttl == 0 then
+      redis.call('DEL', q.limiter)
+      ttl = -2
+      counter = 0
+    end
+    if max_jobs <= counter and ttl > 0 then
+      return { {}, ttl, 0, {}, 0 }
+    end
+    if ttl ~= -1 then
+      allowed = max_jobs - counter
+    end
+  else
+    max_jobs = nil
+  end
+
+  local jobs = {}
+  local quarantined = {}
+  if not blocked then
+    local now_text = integer_text(now)
+    local counted = 0
+    local activated = {}
+    while #jobs < want and counted < allowed do
+      local ids = take_waiting(q, math.min(want - #jobs, allowed - counted))
+      if #ids == 0 then
+        break
+      end
+      for _, id in ipairs(ids) do
+        -- Before markers had a key of their own they stood among the waiting ids, beginning with "0:".
+        if string.sub(id, 1, 2) ~= '0:' or redis.call('EXISTS', q.base .. id) == 1 then
+          local job, deferred = activate_job(q, id, now_text, claim.token, claim.lock_duration, claim.worker_name)
+          if job then
+            jobs[#jobs + 1] = job
+            activated[#activated + 1] = id
+            if not deferred then
+              counted = counted + 1
+            end
+          else
+            quarantined[#quarantined + 1] = { id, deferred }
+          end
+        end
+      end
+    end
+    if #activated > 0 then
+      redis.call('LPUSH', q.active, unpack(activated))
+      redis.call('ZADD', q.marker, 0, '0')
+      if max_jobs and counted > 0 and redis.call('INCRBY', q.limiter, counted) == counted then
+        redis.call('PEXPIRE', q.limiter, integer_text(math.floor(math.abs(duration))))
+      end
+    end
+  end
+
+  local due = 0
+  local first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')
+  if first[2] then
+    due = math.floor(tonumber(first[2]) / 4096)
+  end
+  return { jobs, 0, due, quarantined, blocked and 1 or 0 }
+end

@@ -1,0 +1,54 @@
+//! What can go wrong, by what the caller may do about it.
+
+use crate::scripts::Code;
+
+/// Whether an operation that failed may have been done all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing was done.
+    NotDone,
+    /// The reply was lost: it may be done or not.
+    Unknown,
+}
+
+/// Every failure of the engine.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// An argument or option is not allowed.
+    #[error("{0}")]
+    Config(String),
+    /// Redis could not be reached, or the connection broke.
+    #[error("{message}")]
+    Connection {
+        /// What was tried, where, and how to mend it.
+        message: String,
+        /// Whether the operation may have been done.
+        outcome: Outcome,
+    },
+    /// Redis answered with an error.
+    #[error("Redis refused {operation}: {message}")]
+    Server {
+        /// What was asked.
+        operation: &'static str,
+        /// The server's words.
+        message: String,
+        /// Whether the same may work a little later without anybody's help.
+        transient: bool,
+    },
+    /// A script answered with a code.
+    #[error("{operation} of job {job_id}: {}", code.meaning())]
+    Script {
+        /// What was asked.
+        operation: &'static str,
+        /// The code.
+        code: Code,
+        /// The job.
+        job_id: String,
+    },
+    /// The worker was closed.
+    #[error("the worker is closed; make a new one")]
+    Closed,
+}
+
+/// The engine's result.
+pub type Result<T> = std::result::Result<T, Error>;

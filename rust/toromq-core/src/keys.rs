@@ -1,0 +1,70 @@
+//! The only place that spells a Redis key.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+/// The keys of one queue.
+#[derive(Debug, Clone)]
+pub struct QueueKeys {
+    base: String,
+    client_name: String,
+}
+
+impl QueueKeys {
+    /// The keys of queue `name` under `prefix`.
+    #[must_use]
+    pub fn new(prefix: &str, name: &str) -> Self {
+        Self { base: format!("{prefix}:{name}:"), client_name: format!("{prefix}:{}", STANDARD.encode(name)) }
+    }
+
+    /// The qualified queue name with a trailing colon: what every key begins with.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// A structure of the queue, such as `wait`; a script's name for a key works too (`metrics_completed`).
+    #[must_use]
+    pub fn of(&self, structure: &str) -> String {
+        let tail = match structure {
+            "waiting_children" => "waiting-children",
+            "stalled_check" => "stalled-check",
+            "metrics_completed" => "metrics:completed",
+            "metrics_failed" => "metrics:failed",
+            other => other,
+        };
+        format!("{}{tail}", self.base)
+    }
+
+    /// A job's hash.
+    #[must_use]
+    pub fn job(&self, id: &str) -> String {
+        format!("{}{id}", self.base)
+    }
+
+    /// The name by which other clients recognise a worker's blocking connection.
+    #[must_use]
+    pub fn worker_client_name(&self, worker_name: &str) -> String {
+        if worker_name.is_empty() { self.client_name.clone() } else { format!("{}:w:{worker_name}", self.client_name) }
+    }
+}
+
+/// Words that name a structure of a queue, and so can't be a job's id.
+pub const RESERVED_IDS: &[&str] = &[
+    "wait", "paused", "active", "prioritized", "delayed", "waiting-children", "completed", "failed", "stalled",
+    "stalled-check", "limiter", "meta", "marker", "events", "id", "pc", "repeat", "de", "dn", "metrics", "priority",
+    "delay",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_spelled_as_every_other_client_spells_them() {
+        let keys = QueueKeys::new("bull", "w");
+        assert_eq!(keys.of("wait"), "bull:w:wait");
+        assert_eq!(keys.of("metrics_failed"), "bull:w:metrics:failed");
+        assert_eq!(keys.job("7"), "bull:w:7");
+        assert_eq!(keys.worker_client_name("w-1"), "bull:dw==:w:w-1");
+    }
+}

@@ -1,0 +1,67 @@
+"""Reading the keys of one queue in tests: what both implementations must leave behind alike."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import redis as redis_py
+
+# Set by clocks, so two runs never agree; everything else must.
+_TIMES = ("timestamp", "processedOn", "finishedOn")
+
+
+@dataclass(frozen=True)
+class QueueKeys:
+    """The keys of one queue, through a plain client."""
+
+    redis: redis_py.Redis
+    prefix: str
+    name: str
+
+    def __call__(self, suffix: str) -> str:
+        return f"{self.prefix}:{self.name}:{suffix}"
+
+    def hash(self, job_id: str) -> dict[str, Any]:
+        """A job's hash with ``opts`` taken apart, times as True, and the stack traces as their number."""
+        fields: dict[str, Any] = dict(self.redis.hgetall(self(job_id)))
+        for name in _TIMES:
+            if name in fields:
+                assert fields[name].isdigit(), (name, fields[name])
+                fields[name] = True
+        if "opts" in fields:
+            fields["opts"] = json.loads(fields["opts"])
+        if "stacktrace" in fields:
+            fields["stacktrace"] = len(json.loads(fields["stacktrace"]))
+        return fields
+
+    def events(self, job_id: str | None = None) -> list[tuple[str, dict[str, str]]]:
+        """The event stream, oldest first: names and further fields, of one job (then without ``jobId``) or of all."""
+        entries = []
+        for _, fields in self.redis.xrange(self("events")):
+            rest = {name: value for name, value in fields.items() if name != "event"}
+            if job_id is None or rest.pop("jobId", None) == job_id:
+                entries.append((fields["event"], rest))
+        return entries
+
+    def names(self, job_id: str | None = None) -> list[str]:
+        """The names of the events, oldest first."""
+        return [name for name, _ in self.events(job_id)]
+
+    def list(self, suffix: str) -> list[str]:
+        """A list from head to tail, or the members of a sorted set by score."""
+        if self.redis.type(self(suffix)) == "zset":
+            return list(self.redis.zrange(self(suffix), 0, -1))
+        return list(self.redis.lrange(self(suffix), 0, -1))
+
+    def idle_workers(self) -> int:
+        """How many clients block on a marker under this prefix's workers' names."""
+        return sum(
+            1
+            for client in self.redis.client_list()
+            if client["name"].startswith(f"{self.prefix}:")
+            and client["cmd"].lower() == "bzpopmin"
+            and "b" in client["flags"]
+        )

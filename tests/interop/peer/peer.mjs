@@ -1,0 +1,414 @@
+// The Node side of the interop tests: BullMQ as a black box behind a line protocol.
+//
+// One JSON command per line arrives on stdin: {"id": 1, "cmd": "call", ...}. Every command gets exactly one
+// answer on stdout, {"id": 1, "ok": ...} or {"id": 1, "error": {"name", "message", "code"}}, in the order in
+// which the work ends. Lines without an id are notifications: {"event": "worker", ...}.
+//
+// Values JSON cannot spell are written as one-member objects in arguments: {"$undefined": true},
+// {"$number": "NaN"}, {"$date": 1700000000000}.
+
+import { createRequire } from 'node:module';
+import { createInterface } from 'node:readline';
+import { FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, Worker } from 'bullmq';
+
+const require = createRequire(import.meta.url);
+
+// Stdout belongs to the protocol; whatever a library prints goes to stderr.
+for (const name of ['log', 'info', 'warn', 'debug', 'trace']) {
+  console[name] = (...args) => console.error(...args);
+}
+
+const defaults = { connection: undefined, prefix: undefined };
+const handles = new Map();
+const heldJobs = new Map();
+const gates = new Map();
+
+function send(message) {
+  process.stdout.write(JSON.stringify(message) + '\n');
+}
+
+function notify(event, fields) {
+  send({ event, ...fields });
+}
+
+function describeError(error) {
+  if (error === null || typeof error !== 'object') {
+    return { name: typeof error, message: String(error), code: null };
+  }
+  return { name: error.name ?? 'Error', message: error.message ?? '', code: error.code ?? null };
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Values in and out
+
+function decode(value) {
+  if (Array.isArray(value)) {
+    return value.map(decode);
+  }
+  if (value !== null && typeof value === 'object') {
+    const members = Object.keys(value);
+    if (members.length === 1) {
+      if (members[0] === '$undefined') return undefined;
+      if (members[0] === '$number') return Number(value.$number);
+      if (members[0] === '$date') return new Date(value.$date);
+    }
+    return Object.fromEntries(members.map(member => [member, decode(value[member])]));
+  }
+  return value;
+}
+
+async function encode(value, withState) {
+  if (value === undefined) return null;
+  if (value instanceof Job) {
+    const fields = { ...value.toJSON() };
+    if (value.token !== undefined) fields.token = value.token;
+    if (withState) fields.state = await value.getState();
+    return fields;
+  }
+  if (value instanceof Error) return describeError(value);
+  if (value instanceof Date) return value.toISOString();
+  if (value instanceof Map) return encode(Object.fromEntries(value), withState);
+  if (value instanceof Set) return encode([...value], withState);
+  if (Array.isArray(value)) return Promise.all(value.map(item => encode(item, withState)));
+  if (typeof value === 'bigint') return value.toString();
+  if (typeof value === 'object' && value !== null && typeof value.toJSON !== 'function') {
+    const entries = Object.entries(value).filter(([, item]) => item !== undefined && typeof item !== 'function');
+    return Object.fromEntries(await Promise.all(entries.map(async ([key, item]) => [key, await encode(item, withState)])));
+  }
+  return value;
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Scripted processors
+
+// A gate is one promise per worker and job; it may be opened before the processor has reached it.
+function gate(handle, jobId) {
+  const key = `${handle}\n${jobId}`;
+  if (!gates.has(key)) {
+    const entry = { key };
+    entry.promise = new Promise((resolve, reject) => {
+      entry.resolve = resolve;
+      entry.reject = reject;
+    });
+    entry.promise.catch(() => {});
+    gates.set(key, entry);
+  }
+  return gates.get(key);
+}
+
+// What a job's data says wins over what the worker was started with.
+function setting(job, script, name, fallback) {
+  if (job.data !== null && typeof job.data === 'object' && name in job.data) return job.data[name];
+  return name in script ? script[name] : fallback;
+}
+
+const processors = {
+  echo: async job => job.data,
+  value: async (job, script) => setting(job, script, 'value'),
+  undefined: async () => undefined,
+  fail: async (job, script) => {
+    throw new Error(setting(job, script, 'message', 'scripted failure'));
+  },
+  fail_times: async (job, script) => {
+    const attempt = job.attemptsMade + 1;
+    if (attempt <= setting(job, script, 'times', 1)) throw new Error(`failure ${attempt}`);
+    return setting(job, script, 'value', null);
+  },
+  unrecoverable: async (job, script) => {
+    throw new UnrecoverableError(setting(job, script, 'message', 'scripted unrecoverable failure'));
+  },
+  throw_text: async (job, script) => {
+    throw setting(job, script, 'message', 'scripted text');
+  },
+  sleep: async (job, script) => {
+    await new Promise(resolve => setTimeout(resolve, setting(job, script, 'ms', 0)));
+    return setting(job, script, 'value', null);
+  },
+  progress: async (job, script) => {
+    for (const value of setting(job, script, 'progress', [])) await job.updateProgress(value);
+    return setting(job, script, 'value', null);
+  },
+  log: async (job, script) => {
+    const counts = [];
+    for (const row of setting(job, script, 'rows', [])) counts.push(await job.log(row));
+    return counts;
+  },
+  update_data: async (job, script) => {
+    const next = setting(job, script, 'next', null);
+    if (job.attemptsMade === 0) {
+      await job.updateData(next);
+      if (setting(job, script, 'fail', false)) throw new Error('data updated, try again');
+    }
+    return job.data;
+  },
+  gate: async (job, script, handle) => {
+    notify('gate', { handle, jobId: job.id });
+    const entry = gate(handle, job.id);
+    try {
+      return await entry.promise;
+    } finally {
+      gates.delete(entry.key);
+    }
+  },
+  block_forever: () => new Promise(() => {}),
+  by_name: (job, script, handle) => runScript({ ...script, name: job.name }, job, handle),
+};
+
+function runScript(script, job, handle) {
+  const processor = processors[script.name];
+  if (processor === undefined) throw new Error(`no scripted processor is called ${script.name}`);
+  return processor(job, script, handle);
+}
+
+function processorFor(handle, script) {
+  return async (job, token) => {
+    notify('processor', {
+      handle,
+      jobId: job.id,
+      name: job.name,
+      data: job.data === undefined ? null : job.data,
+      attemptsMade: job.attemptsMade,
+      attemptsStarted: job.attemptsStarted,
+      token,
+    });
+    return runScript(script, job, handle);
+  };
+}
+
+// A strategy is a list of delays, one per attempt; the last one is used for all later attempts.
+function backoffStrategyFor(handle, delays) {
+  return (attemptsMade, type, error, job) => {
+    notify('backoff', { handle, jobId: job?.id, attempt: attemptsMade, type, message: error?.message });
+    return delays[Math.min(attemptsMade, delays.length) - 1];
+  };
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Notifications: everything an emitter says is forwarded, so that custom events come through as well
+
+function forward(kind, handle, emitter, fieldsOf) {
+  const emit = emitter.emit.bind(emitter);
+  emitter.emit = (name, ...args) => {
+    const fields = fieldsOf(name, args);
+    if (fields !== undefined) notify(kind, { handle, name, ...fields });
+    return emit(name, ...args);
+  };
+  // An emitter without a listener for "error" would end the process.
+  emitter.on('error', () => {});
+}
+
+function jobFields(job) {
+  return job instanceof Job ? { jobId: job.id, job: job.toJSON() } : { jobId: job };
+}
+
+function workerFields(name, args) {
+  switch (name) {
+    case 'active':
+      return { ...jobFields(args[0]), prev: args[1] };
+    case 'completed':
+      return { ...jobFields(args[0]), result: args[1] === undefined ? null : args[1], prev: args[2] };
+    case 'failed':
+      return { ...jobFields(args[0]), error: describeError(args[1]), prev: args[2] };
+    case 'progress':
+      return { ...jobFields(args[0]), progress: args[1] };
+    case 'stalled':
+      return { jobId: args[0], prev: args[1] };
+    case 'lockRenewalFailed':
+      return { jobIds: args[0] };
+    case 'error':
+      return { error: describeError(args[0]) };
+    case 'drained':
+    case 'paused':
+    case 'resumed':
+    case 'ready':
+    case 'closing':
+    case 'closed':
+      return {};
+    default:
+      return undefined;
+  }
+}
+
+function queueFields(name, args) {
+  if (name === 'error') return { error: describeError(args[0]) };
+  if (name === 'waiting' || name === 'removed' || name === 'progress') return jobFields(args[0]);
+  if (name === 'cleaned') return { jobIds: args[0], type: args[1] };
+  return name === 'paused' || name === 'resumed' ? {} : undefined;
+}
+
+function streamFields(name, args) {
+  if (name === 'error' && args[0] instanceof Error) return { error: describeError(args[0]) };
+  // Every entry is emitted a second time as <name>:<jobId> for the waiters on one job.
+  if (name === 'newListener' || name === 'removeListener' || name.includes(':')) return undefined;
+  if (args.length === 1) return { fields: {}, entryId: args[0] };
+  return { fields: args[0], entryId: args[1] };
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Commands
+
+function handleOf(name) {
+  const object = handles.get(name);
+  if (object === undefined) throw new Error(`no object is called ${name}`);
+  return object;
+}
+
+async function jobOf(command) {
+  if (command.held) {
+    const job = heldJobs.get(`${command.handle}\n${command.jobId}`);
+    if (job === undefined) throw new Error(`${command.handle} does not hold job ${command.jobId}`);
+    return job;
+  }
+  const job = await Job.fromId(handleOf(command.handle), command.jobId);
+  if (job === undefined) throw new Error(`there is no job ${command.jobId}`);
+  return job;
+}
+
+async function closeAll(force) {
+  const rank = object => (object instanceof Worker ? 0 : object instanceof QueueEvents ? 1 : 2);
+  const open = [...handles.entries()].sort(([, left], [, right]) => rank(left) - rank(right));
+  handles.clear();
+  for (const [, object] of open) {
+    await (object instanceof Worker ? object.close(force) : object.close());
+  }
+  heldJobs.clear();
+  gates.clear();
+  return open.length;
+}
+
+const commands = {
+  hello: async () => ({
+    node: process.versions.node,
+    bullmq: require('bullmq/package.json').version,
+    ioredis: require('ioredis/package.json').version,
+    pid: process.pid,
+  }),
+
+  // Sets the connection and the prefix of everything created from now on.
+  defaults: async ({ connection, prefix }) => {
+    defaults.connection = connection;
+    defaults.prefix = prefix;
+  },
+
+  create: async ({ kind, handle, name, options = {}, processor, backoff_delays: backoffDelays }) => {
+    if (handles.has(handle)) throw new Error(`the name ${handle} is taken`);
+    const settings = { connection: defaults.connection, prefix: defaults.prefix, ...decode(options) };
+    let object;
+    if (kind === 'Queue') {
+      object = new Queue(name, settings);
+      forward('queue', handle, object, queueFields);
+    } else if (kind === 'QueueEvents') {
+      object = new QueueEvents(name, { ...settings, autorun: false });
+      forward('stream', handle, object, streamFields);
+    } else if (kind === 'QueueEventsProducer') {
+      object = new QueueEventsProducer(name, settings);
+    } else if (kind === 'FlowProducer') {
+      object = new FlowProducer(settings);
+    } else if (kind === 'Worker') {
+      if (backoffDelays !== undefined) {
+        settings.settings = { ...settings.settings, backoffStrategy: backoffStrategyFor(handle, backoffDelays) };
+      }
+      // Started only after the listeners are in place: nothing may happen unseen.
+      const autorun = settings.autorun ?? true;
+      object = new Worker(name, processor === undefined ? null : processorFor(handle, processor), {
+        ...settings,
+        autorun: false,
+      });
+      forward('worker', handle, object, workerFields);
+      handles.set(handle, object);
+      await object.waitUntilReady();
+      if (processor !== undefined && autorun) {
+        object.run().catch(error => notify('worker', { handle, name: 'error', error: describeError(error) }));
+      }
+      return null;
+    } else {
+      throw new Error(`unknown kind ${kind}`);
+    }
+    handles.set(handle, object);
+    if (object.waitUntilReady !== undefined) await object.waitUntilReady();
+    if (kind === 'QueueEvents') {
+      object.run().catch(error => notify('stream', { handle, name: 'error', error: describeError(error) }));
+    }
+    return null;
+  },
+
+  // Any method of a queue, worker, event reader or flow producer.
+  call: async ({ handle, method, args = [], state = false }) => {
+    const object = handleOf(handle);
+    if (typeof object[method] !== 'function') throw new Error(`${handle} has no method ${method}`);
+    return encode(await object[method](...decode(args)), state);
+  },
+
+  get: async ({ handle, property }) => encode(handleOf(handle)[property], false),
+
+  set: async ({ handle, property, value }) => {
+    handleOf(handle)[property] = decode(value);
+  },
+
+  // Any method of a job, looked up by id, or of one that getNextJob handed to this worker ("held").
+  job: async command => {
+    const job = await jobOf(command);
+    const args = decode(command.args ?? []);
+    if (command.method === 'moveToFailed') args[0] = new Error(args[0]);
+    return encode(await job[command.method](...args), false);
+  },
+
+  next_job: async ({ handle, token, block = true }) => {
+    const job = await handleOf(handle).getNextJob(token, { block });
+    if (job === undefined) return null;
+    heldJobs.set(`${handle}\n${job.id}`, job);
+    return encode(job, false);
+  },
+
+  wait_until_finished: async ({ handle, jobId, events, ttl }) => {
+    const job = await jobOf({ handle, jobId });
+    const value = await job.waitUntilFinished(handleOf(events), ttl);
+    return { undefined: value === undefined, value: value === undefined ? null : value };
+  },
+
+  open: async ({ handle, jobId, value, error }) => {
+    const entry = gate(handle, jobId);
+    if (error === undefined || error === null) {
+      entry.resolve(decode(value));
+    } else {
+      entry.reject(new Error(error));
+    }
+  },
+
+  close: async ({ handle, force = false }) => {
+    const object = handleOf(handle);
+    await (object instanceof Worker ? object.close(force) : object.close());
+    handles.delete(handle);
+  },
+
+  // Back to the state after start, for the next test. Forced: jobs left behind belong to the test's own prefix.
+  reset: async () => closeAll(true),
+
+  quit: async () => closeAll(true),
+};
+
+async function answer(line) {
+  let command;
+  try {
+    command = JSON.parse(line);
+  } catch (error) {
+    notify('fault', { error: describeError(error) });
+    return;
+  }
+  try {
+    const run = commands[command.cmd];
+    if (run === undefined) throw new Error(`unknown command ${command.cmd}`);
+    const value = await run(command);
+    send({ id: command.id, ok: value === undefined ? null : value });
+  } catch (error) {
+    send({ id: command.id, error: describeError(error) });
+  }
+  if (command.cmd === 'quit') process.stdout.write('', () => process.exit(0));
+}
+
+process.on('unhandledRejection', error => notify('fault', { error: describeError(error) }));
+
+const lines = createInterface({ input: process.stdin, crlfDelay: Infinity });
+lines.on('line', line => void answer(line));
+// The controller is gone: leave without closing anything, like a process that was told to stop at once.
+lines.on('close', () => process.exit(0));
