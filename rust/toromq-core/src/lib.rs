@@ -1,3 +1,10 @@
 //! The engine of toromq: queues and workers on Redis that speak BullMQ's wire protocol. It knows nothing of Python.
 
+pub mod backoff;
+pub mod clock;
+pub mod error;
+pub mod job;
+pub mod keys;
+pub mod link;
+pub mod queue;
 pub mod scripts;

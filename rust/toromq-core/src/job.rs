@@ -1,0 +1,64 @@
+//! A job as it is stored.
+
+use redis::Value;
+
+use crate::link::items;
+
+/// A job's hash, decoded leniently: a foreign or half-written hash gives defaults, never an error.
+#[derive(Debug, Clone, Default)]
+pub struct JobRecord {
+    /// The job's id.
+    pub id: String,
+    /// The token under which it is locked for this worker, else empty.
+    pub token: String,
+    /// All stored fields, as text that may be no UTF-8.
+    pub fields: Vec<(String, Vec<u8>)>,
+    /// How often it was begun, this time included.
+    pub attempts_started: i64,
+    /// How often it ended.
+    pub attempts_made: i64,
+}
+
+impl JobRecord {
+    /// From an id and the flat list of fields and values that HGETALL gives.
+    #[must_use]
+    pub fn new(id: String, token: String, stored: Value) -> Self {
+        let mut fields = Vec::new();
+        let mut values = items(stored).into_iter();
+        while let (Some(Value::BulkString(field)), Some(Value::BulkString(value))) = (values.next(), values.next()) {
+            fields.push((String::from_utf8_lossy(&field).into_owned(), value));
+        }
+        let mut record = Self { id, token, fields, attempts_started: 0, attempts_made: 0 };
+        record.attempts_started = record.number("ats");
+        // Written by old clients only, and preferred where it stands.
+        record.attempts_made =
+            if record.field("attemptsMade").is_some() { record.number("attemptsMade") } else { record.number("atm") };
+        record
+    }
+
+    /// A stored field.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// A stored field as text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.field(name).map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// A stored field as a whole number, 0 where it is missing or none.
+    #[must_use]
+    pub fn number(&self, name: &str) -> i64 {
+        // Numbers that passed through Lua may carry a fraction, which is cut off.
+        #[allow(clippy::cast_possible_truncation)]
+        self.text(name).and_then(|text| text.trim().parse::<f64>().ok()).map_or(0, |number| number as i64)
+    }
+
+    /// The job's options; empty where they are missing or broken.
+    #[must_use]
+    pub fn options(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.field("opts").and_then(|opts| serde_json::from_slice(opts).ok()).unwrap_or_default()
+    }
+}
