@@ -69,10 +69,12 @@ class Honest:
 
     def job(self, job_id: str, **fields: str) -> None:
         usual = {"name": "n", "data": "{}", "opts": '{"attempts":0}', "timestamp": str(self.now)}
-        self.redis.hset(self.key(job_id), mapping={**usual, "delay": "0", "priority": "0", **fields})
+        whole: Any = {**usual, "delay": "0", "priority": "0", **fields}
+        self.redis.hset(self.key(job_id), mapping=whole)
 
     def event(self, **fields: str) -> None:
-        self.redis.xadd(self.key("events"), fields)
+        entry: Any = fields
+        self.redis.xadd(self.key("events"), entry)
 
 
 def _fail_to_wake(honest: Honest) -> None:
@@ -92,7 +94,8 @@ def _keep_scheduler_hash(honest: Honest) -> None:
 
 
 def _write(honest: Honest, job_id: str, **fields: str) -> None:
-    honest.redis.hset(honest.key(job_id), mapping=fields)
+    mapping: Any = fields
+    honest.redis.hset(honest.key(job_id), mapping=mapping)
 
 
 # A name, how the keys are made to lie, and what the sentence must say.
@@ -120,7 +123,10 @@ _LIES: dict[str, tuple[Callable[[Honest], Any], tuple[str, ...]]] = {
     "hash with an id field": (lambda h: _write(h, "1", id="1"), ("mail:1 has a field id",)),
     "counter that is no number": (lambda h: _write(h, "1", atm="two"), ("mail:1 has atm 'two'",)),
     "data that is no JSON": (lambda h: _write(h, "1", data="{"), ("mail:1 has data '{'",)),
-    "return value not a number of JSON": (lambda h: _write(h, "6", returnvalue="NaN"), ("mail:6 has returnvalue 'NaN'",)),
+    "return value not a number of JSON": (
+        lambda h: _write(h, "6", returnvalue="NaN"),
+        ("mail:6 has returnvalue 'NaN'",),
+    ),
     "lock of a waiting job": (
         lambda h: h.redis.set(h.key("1:lock"), "token", px=30_000),
         ("mail:1:lock guards job 1 in wait",),

@@ -97,7 +97,5 @@ def side(request: pytest.FixtureRequest, node: NodeSide) -> Side:
 @pytest.fixture(params=["toromq-node", "node-toromq", "node-node", "toromq-toromq"])
 def pair(request: pytest.FixtureRequest, node: NodeSide, keys: QueueKeys) -> Pair:
     """Two sides in every direction; Node is there in any case, to look at what the others did."""
-    first, second = (
-        node if name == "node" else request.getfixturevalue("ours") for name in request.param.split("-")
-    )
+    first, second = (node if name == "node" else request.getfixturevalue("ours") for name in request.param.split("-"))
     return Pair(first, second, keys)

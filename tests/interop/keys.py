@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import redis as redis_py
@@ -26,7 +26,7 @@ class QueueKeys:
 
     def hash(self, job_id: str) -> dict[str, Any]:
         """A job's hash with ``opts`` taken apart, times as True, and the stack traces as their number."""
-        fields: dict[str, Any] = dict(self.redis.hgetall(self(job_id)))
+        fields = cast("dict[str, Any]", self.redis.hgetall(self(job_id)))
         for name in _TIMES:
             if name in fields:
                 assert fields[name].isdigit(), (name, fields[name])
@@ -40,7 +40,7 @@ class QueueKeys:
     def events(self, job_id: str | None = None) -> list[tuple[str, dict[str, str]]]:
         """The event stream, oldest first: names and further fields, of one job (then without ``jobId``) or of all."""
         entries = []
-        for _, fields in self.redis.xrange(self("events")):
+        for _, fields in cast("list[tuple[str, dict[str, str]]]", self.redis.xrange(self("events"))):
             rest = {name: value for name, value in fields.items() if name != "event"}
             if job_id is None or rest.pop("jobId", None) == job_id:
                 entries.append((fields["event"], rest))
@@ -53,8 +53,17 @@ class QueueKeys:
     def list(self, suffix: str) -> list[str]:
         """A list from head to tail, or the members of a sorted set by score."""
         if self.redis.type(self(suffix)) == "zset":
-            return list(self.redis.zrange(self(suffix), 0, -1))
-        return list(self.redis.lrange(self(suffix), 0, -1))
+            return cast("list[str]", self.redis.zrange(self(suffix), 0, -1))
+        return cast("list[str]", self.redis.lrange(self(suffix), 0, -1))
+
+    def scores(self, suffix: str) -> dict[str, int]:
+        """The members of a sorted set with their scores, in their order."""
+        pairs: Any = self.redis.zrange(self(suffix), 0, -1, withscores=True)
+        return {member: int(score) for member, score in pairs}
+
+    def text(self, suffix: str) -> str:
+        """The text of a string key, empty if there is none."""
+        return str(self.redis.get(self(suffix)) or "")
 
     def idle_workers(self) -> int:
         """How many clients block on a marker under this prefix's workers' names."""

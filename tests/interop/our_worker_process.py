@@ -1,7 +1,7 @@
 """A worker of ours in a process of its own, to be killed by a test.
 
-Run with one argument, a JSON object: ``url``, ``prefix``, ``queue``, ``script`` and ``options``. It prints one JSON line
-when it is up, and one whenever a processor starts.
+Run with one argument, a JSON object: ``url``, ``prefix``, ``queue``, ``script`` and ``options``. It prints one JSON
+line when it is up, and one whenever a processor starts.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ async def _fail_times(job: Job[Any, Any], script: Script, gates: Gates) -> Any:
 
 
 async def _unrecoverable(job: Job[Any, Any], script: Script, gates: Gates) -> None:
-    from toromq import UnrecoverableError  # noqa: PLC0415 - the Node side must be testable without our package
+    from toromq import UnrecoverableError
 
     raise UnrecoverableError(_setting(job, script, "message", "scripted unrecoverable failure"))
 

@@ -1,7 +1,9 @@
 """The two implementations behind one face, so that one body of tests runs in every direction.
 
-A :class:`Side` is a queue of one implementation, a :class:`SideWorker` one of its workers. Options are spelled the Python
-way on both; scripts are the processors that ``peer/peer.mjs`` and ``scripted.py`` both know.
+Our package is imported where it is used, so that the Node side can be tested without it.
+
+A :class:`Side` is a queue of one implementation, a :class:`SideWorker` one of its workers. Options are spelled the
+Python way on both; scripts are the processors that ``peer/peer.mjs`` and ``scripted.py`` both know.
 """
 
 from __future__ import annotations
@@ -100,20 +102,22 @@ class SideWorker(ABC):
 
     async def started(self, job_id: str | None = None, count: int = 1, timeout: float = 20) -> list[Run]:
         """Waits until processors have started ``count`` times."""
-        await aeventually(
-            lambda: len(self.runs(job_id)) >= count, timeout, f"{count} starts of {job_id or 'any job'} in {self!r}"
-        )
+
+        def enough() -> bool:
+            assert len(self.runs(job_id)) >= count, repr(self)
+            return True
+
+        await aeventually(enough, timeout, f"{count} starts of {job_id or 'any job'}")
         return self.runs(job_id)
 
-    async def said(
-        self, *kinds: str, job_id: str | None = None, count: int = 1, timeout: float = 20
-    ) -> list[Outcome]:
+    async def said(self, *kinds: str, job_id: str | None = None, count: int = 1, timeout: float = 20) -> list[Outcome]:
         """Waits until the worker has said something of one of these kinds ``count`` times."""
-        await aeventually(
-            lambda: len(self.outcomes(*kinds, job_id=job_id)) >= count,
-            timeout,
-            f"{count} times {' or '.join(kinds)} of {job_id or 'any job'} in {self!r}",
-        )
+
+        def enough() -> bool:
+            assert len(self.outcomes(*kinds, job_id=job_id)) >= count, repr(self)
+            return True
+
+        await aeventually(enough, timeout, f"{count} times {' or '.join(kinds)} of {job_id or 'any job'}")
         return self.outcomes(*kinds, job_id=job_id)
 
 
@@ -170,7 +174,9 @@ class Side(ABC):
         """Sets a job's progress through the queue."""
 
     @abstractmethod
-    async def worker(self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any) -> SideWorker:
+    async def worker(
+        self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any
+    ) -> SideWorker:
         """Starts a worker with a scripted processor."""
 
     @abstractmethod
@@ -322,10 +328,10 @@ class NodeSide(Side):
     async def update_progress(self, job_id: str, value: Any) -> None:
         await self.peer.call(self.handle, "updateJobProgress", job_id, value)
 
-    async def worker(self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any) -> SideWorker:
-        handle = await self.peer.worker(
-            self._name, _script(script), backoff_delays=backoff_delays, **_camel(options)
-        )
+    async def worker(
+        self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any
+    ) -> SideWorker:
+        handle = await self.peer.worker(self._name, _script(script), backoff_delays=backoff_delays, **_camel(options))
         return NodeWorker(self.peer, handle)
 
     async def doomed_worker(self, script: Script | str, **options: Any) -> DoomedWorker:
@@ -387,7 +393,7 @@ class OurWorker(SideWorker):
 
     async def start(self, queue: str, **options: Any) -> OurWorker:
         """Starts the worker, with its listeners already in place."""
-        from toromq import Worker  # noqa: PLC0415 - the Node side must be testable without our package
+        from toromq import Worker
 
         worker = Worker(queue, self._process, **options)
         self._worker = worker
@@ -467,7 +473,7 @@ class OurSide(Side):
 
     async def start(self) -> OurSide:
         """Creates the queue object."""
-        from toromq import Queue  # noqa: PLC0415 - the Node side must be testable without our package
+        from toromq import Queue
 
         self.queue = Queue(self.name, connection=self.redis, prefix=self.prefix)
         return self
@@ -483,7 +489,7 @@ class OurSide(Side):
             job = await self._queue.add(name, *given, **options)
         except (TypeError, ValueError) as error:
             raise RefusedError(str(error)) from error
-        return job.id
+        return str(job.id)
 
     async def add_bulk(self, jobs: list[tuple[str, Any, dict[str, Any]]]) -> list[str]:
         try:
@@ -529,7 +535,9 @@ class OurSide(Side):
     async def update_progress(self, job_id: str, value: Any) -> None:
         await self._queue.update_job_progress(job_id, value)
 
-    async def worker(self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any) -> SideWorker:
+    async def worker(
+        self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any
+    ) -> SideWorker:
         if backoff_delays is not None:
             delays = list(backoff_delays)
             options["backoff_strategy"] = lambda attempt, *_: delays[min(attempt, len(delays)) - 1]
@@ -557,17 +565,17 @@ class OurSide(Side):
         return doomed
 
     async def fetch_by_hand(self, token: str) -> str:
-        from toromq import Worker  # noqa: PLC0415 - the Node side must be testable without our package
+        from toromq import Worker
 
         if self._by_hand is None:
             self._by_hand = Worker(self.name, None, connection=self.redis, prefix=self.prefix)
         job = await self._by_hand.get_next_job(token, block=False)
         assert job is not None, "there was no job to fetch"
         self._held[job.id] = job
-        return job.id
+        return str(job.id)
 
     async def finish_by_hand(self, job_id: str, token: str, *, error: str | None = None, value: Any = None) -> None:
-        from toromq.errors import ToromqError  # noqa: PLC0415 - the Node side must be testable without our package
+        from toromq.errors import ScriptError
 
         job = self._held[job_id]
         try:
@@ -575,8 +583,8 @@ class OurSide(Side):
                 await job.move_to_completed(value, token, fetch_next=False)
             else:
                 await job.move_to_failed(RuntimeError(error), token, fetch_next=False)
-        except ToromqError as failure:
-            raise RefusedError(str(failure), getattr(failure, "code", None)) from failure
+        except ScriptError as failure:
+            raise RefusedError(str(failure), failure.code) from failure
 
     async def close(self) -> None:
         for doomed in self._doomed:

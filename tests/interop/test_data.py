@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio
 
 _PAYLOADS: dict[str, Any] = {
     "object": {"user": 42, "to": "user@example.com"},
-    "unicode": {"text": "åäö € 漢字 🦬 \u2028 \u0000 \"quoted\" \\ /"},
+    "unicode": {"text": 'åäö € 漢字 🦬 \u2028 \u0000 "quoted" \\ /'},
     "nested": {"a": [1, [2, {"b": [None, True, False, {}]}], []], "": {"deep": {"deeper": {"deepest": "x"}}}},
     "numbers": [0, -1, 1.5, -0.25, 1e21, 1e-7, 9007199254740991],
     "text": "just text",
@@ -65,7 +65,9 @@ async def test_a_fresh_job_leaves_the_same_hash_as_one_of_node(side: Side, node:
     assert keys.events(mine) == keys.events(reference) == [("added", {"name": "n"}), ("waiting", {})]
 
 
-@pytest.mark.parametrize("options", [{}, {"delay": 60_000}, {"priority": 4}], ids=["standard", "delayed", "prioritized"])
+@pytest.mark.parametrize(
+    "options", [{}, {"delay": 60_000}, {"priority": 4}], ids=["standard", "delayed", "prioritized"]
+)
 async def test_every_kind_of_job_leaves_the_same_hash_as_one_of_node(
     side: Side, node: NodeSide, keys: QueueKeys, options: dict[str, Any]
 ) -> None:

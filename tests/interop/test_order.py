@@ -47,8 +47,7 @@ async def test_priorities_of_both_sides_share_one_order(pair: Pair) -> None:
     ]
     for side, label, priority in plan:
         await side.add("n", {"label": label}, priority=priority)
-    scores = pair.keys.redis.zrange(pair.keys("prioritized"), 0, -1, withscores=True)
-    assert [int(score) for _, score in scores] == [
+    assert list(pair.keys.scores("prioritized").values()) == [
         priority * 2**32 + place for priority, place in [(1, 2), (1, 3), (1, 6), (9, 1), (9, 4), (2_097_151, 5)]
     ]
     assert await _order(pair, 8) == [
@@ -71,8 +70,7 @@ async def test_delayed_jobs_of_one_millisecond_keep_their_order(pair: Pair) -> N
     for number, label in enumerate(labels[:4]):
         await (pair.a if number % 2 else pair.b).add("n", {"label": label}, timestamp=timestamp, delay=400)
     await pair.a.add_bulk([("n", {"label": label}, {"timestamp": timestamp, "delay": 400}) for label in labels[4:]])
-    scores = pair.keys.redis.zrange(pair.keys("delayed"), 0, -1, withscores=True)
-    assert [int(score) for _, score in scores] == [due * 4096 + place for place in range(6)]
+    assert list(pair.keys.scores("delayed").values()) == [due * 4096 + place for place in range(6)]
     assert [fields["delay"] for name, fields in pair.keys.events() if name == "delayed"] == [str(due)] * 6
     assert await _order(pair, 6) == labels
 

@@ -79,9 +79,7 @@ async def test_a_busy_worker_wakes_its_idle_neighbour(pair: Pair) -> None:
 
 
 async def test_a_thousand_jobs_are_shared_and_each_runs_once(pair: Pair) -> None:
-    workers = [
-        await side.worker("by_name", concurrency=5, drain_delay=_LONG_SLEEP) for side in (pair.a, pair.b)
-    ]
+    workers = [await side.worker("by_name", concurrency=5, drain_delay=_LONG_SLEEP) for side in (pair.a, pair.b)]
     # Ten jobs that end only when told to: each worker must hold as many as it has slots, and no more.
     gated = await pair.a.add_bulk([("gate", {}, {})] * 10)
     for worker in workers:

@@ -1,8 +1,8 @@
 """What must be true of a queue's keys at every moment, whoever wrote them.
 
-:func:`check_invariants` reads all keys under a prefix in one atomic step and returns one sentence for every lie it finds;
-an honest keyspace gives an empty list. Only what the wire guarantees is checked. Where an operation of the reference
-implementation legitimately breaks a rule, the rule makes room for it and says so.
+:func:`check_invariants` reads all keys under a prefix in one atomic step and returns one sentence for every lie it
+finds; an honest keyspace gives an empty list. Only what the wire guarantees is checked. Where an operation of the
+reference implementation legitimately breaks a rule, the rule makes room for it and says so.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def _a_hash_is_complete(queue: _Queue) -> Iterable[str]:
             if name not in fields:
                 yield f"{queue.key(job_id)} has no field {name}, expected one in every job hash."
         if "id" in fields:
-            yield f"{queue.key(job_id)} has a field id ({fields['id']}), expected none: it hides the real id from readers."
+            yield f"{queue.key(job_id)} has a field id ({fields['id']}), expected none: it hides the real id."
         for name in _NUMBERS:
             if name in fields and _number(fields[name]) is None:
                 yield f"{queue.key(job_id)} has {name} {fields[name]!r}, expected a number."
@@ -269,7 +269,7 @@ def _a_delayed_score_is_a_due_time(queue: _Queue) -> Iterable[str]:
     for job_id, score in queue.scores.get("delayed", {}).items():
         due = int(score // _SLOTS_PER_MS)
         where = f"{queue.key('delayed')} has score {score:.0f} for id {job_id}"
-        if not score.is_integer() or not 0 < due:
+        if not score.is_integer() or due <= 0:
             yield f"{where}, expected a whole number above {_SLOTS_PER_MS}."
             continue
         fields = queue.jobs.get(job_id, {})
@@ -283,7 +283,7 @@ def _a_delayed_score_is_a_due_time(queue: _Queue) -> Iterable[str]:
             if due < timestamp - _CLOCK_SLACK_MS and due < queue.now_ms - 10 * 365 * 86_400_000:
                 yield f"{where}, which is due at {due} ms, expected about {timestamp + delay:.0f} ms."
         elif not int(timestamp + delay) <= due <= queue.now_ms + delay + _CLOCK_SLACK_MS:
-            yield f"{where}, which is due at {due} ms, expected {timestamp + delay:.0f} ms or up to {delay:.0f} ms from now."
+            yield f"{where}, which is due at {due} ms, expected {timestamp + delay:.0f} ms, or later by a new delay."
 
 
 def _a_priority_score_tells_the_priority(queue: _Queue) -> Iterable[str]:
@@ -357,16 +357,16 @@ def _markers_are_the_two_known_ones(queue: _Queue) -> Iterable[str]:
     if not 0 < markers["1"] <= _LAST_MS:
         yield f"{queue.key('marker')} has score {markers['1']:.0f} for '1', expected a time in ms."
         return
-    # Every insertion recomputes the delay marker, so it can only be too early, after a removal. The exception is a retry
-    # that took its successor along: it leaves the marker alone, so jobs that were started before do not count here.
+    # Every insertion recomputes the delay marker, so it can only be too early, after a removal. The exception is a
+    # retry that took its successor along: it leaves the marker alone, so jobs that were started before do not count.
     fresh = [
         score / _SLOTS_PER_MS
         for job_id, score in queue.scores.get("delayed", {}).items()
         if not _number(queue.jobs.get(job_id, {}).get("ats"))
     ]
     if fresh and int(markers["1"]) > int(min(fresh)):
-        yield f"{queue.key('marker')} has score {markers['1']:.0f} for '1', expected at most {min(fresh):.0f}, when the \
-next delayed job is due."
+        found = f"{queue.key('marker')} has score {markers['1']:.0f} for '1'"
+        yield f"{found}, expected at most {min(fresh):.0f}, when the next delayed job is due."
 
 
 def _throttles_expire(queue: _Queue) -> Iterable[str]:
@@ -405,8 +405,8 @@ def _a_deduplication_owner_exists(queue: _Queue) -> Iterable[str]:
 def _a_waiting_parent_waits_for_something(queue: _Queue) -> Iterable[str]:
     for _, job_id, _ in queue.in_state("waiting-children"):
         if (job_id, "dependencies") not in queue.subkeys and (job_id, "unsuccessful") not in queue.subkeys:
-            yield f"{queue.key('waiting-children')} holds id {job_id}, expected children in \
-{queue.key(job_id + ':dependencies')}."
+            children = queue.key(f"{job_id}:dependencies")
+            yield f"{queue.key('waiting-children')} holds id {job_id}, expected children in {children}."
 
 
 def _the_counter_is_ahead_of_the_ids(queue: _Queue) -> Iterable[str]:
@@ -425,13 +425,14 @@ def _settings_are_readable(queue: _Queue) -> Iterable[str]:
         if name in meta and not re.fullmatch(r"-?[0-9]+", meta[name]):
             yield f"{queue.key('meta')} has {name} {meta[name]!r}, expected an integer."
     if "max" in meta and "duration" not in meta:
-        yield f"{queue.key('meta')} has max and no duration, expected both: the reference fails on activation otherwise."
+        yield f"{queue.key('meta')} has max and no duration, expected both: Node fails on activation otherwise."
 
 
 def _schedulers_have_both_records(queue: _Queue) -> Iterable[str]:
     listed = set(queue.value("repeat", {}))
     for scheduler_id in listed - queue.schedulers.keys():
-        yield f"{queue.key('repeat')} holds id {scheduler_id}, expected a hash at {queue.key('repeat:' + scheduler_id)}."
+        record = queue.key("repeat:" + scheduler_id)
+        yield f"{queue.key('repeat')} holds id {scheduler_id}, expected a hash at {record}."
     for scheduler_id in queue.schedulers.keys() - listed:
         yield f"{queue.key('repeat:' + scheduler_id)} is a scheduler, expected its id in {queue.key('repeat')}."
 

@@ -298,9 +298,7 @@ class NodePeer:
 
     async def call(self, handle: str, method: str, /, *args: Any, state: bool = False, timeout: float = 30.0) -> Any:
         """Calls any method of a created object; jobs in the answer carry their state when asked for."""
-        return await self.command(
-            "call", handle=handle, method=method, args=list(args), state=state, timeout=timeout
-        )
+        return await self.command("call", handle=handle, method=method, args=list(args), state=state, timeout=timeout)
 
     async def job(self, handle: str, job_id: str, method: str, /, *args: Any, held: bool = False) -> Any:
         """Calls a method of a job, found by id, or held by a worker since :meth:`next_job`."""
@@ -357,9 +355,7 @@ class NodePeer:
 
     async def wait_until_finished(self, queue: str, job_id: str, events: str, ttl: int = 10_000) -> dict[str, Any]:
         """Node's ``waitUntilFinished``: ``{"value": ..., "undefined": bool}``."""
-        return dict(
-            await self.command("wait_until_finished", handle=queue, jobId=job_id, events=events, ttl=ttl)
-        )
+        return dict(await self.command("wait_until_finished", handle=queue, jobId=job_id, events=events, ttl=ttl))
 
     async def close_handle(self, handle: str, *, force: bool = False) -> None:
         """Closes one created object; a worker waits for its jobs unless forced."""
@@ -379,9 +375,7 @@ class NodePeer:
         wanted = _matcher(event, match)
         return [notification for notification in self.notifications[since:] if wanted(notification)]
 
-    async def wait_event(
-        self, event: str, *, since: int = 0, timeout: float = 10.0, **match: Any
-    ) -> dict[str, Any]:
+    async def wait_event(self, event: str, *, since: int = 0, timeout: float = 10.0, **match: Any) -> dict[str, Any]:
         """Waits for the first notification of one kind whose members equal the given ones."""
         return (await self.wait_events(event, 1, since=since, timeout=timeout, **match))[0]
 

@@ -8,3 +8,4 @@ pub mod keys;
 pub mod link;
 pub mod queue;
 pub mod scripts;
+pub mod worker;

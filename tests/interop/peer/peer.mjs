@@ -134,10 +134,12 @@ const processors = {
     return counts;
   },
   update_data: async (job, script) => {
+    // Both are read first: the update replaces the data that holds them.
     const next = setting(job, script, 'next', null);
+    const fail = setting(job, script, 'fail', false);
     if (job.attemptsMade === 0) {
       await job.updateData(next);
-      if (setting(job, script, 'fail', false)) throw new Error('data updated, try again');
+      if (fail) throw new Error('data updated, try again');
     }
     return job.data;
   },

@@ -1,0 +1,39 @@
+"""BullMQ's queues for Python, with a Rust core."""
+
+from toromq import server as server  # first: its exit hook must run after the engine's
+from toromq._bridge import version as __version__
+from toromq.errors import (
+    ConfigurationError,
+    JobNotFoundError,
+    RateLimitError,
+    RedisConnectionError,
+    ScriptError,
+    SerializationError,
+    ToroError,
+    UnrecoverableError,
+)
+from toromq.job import Job
+from toromq.options import Backoff, JobOptions, KeepJobs
+from toromq.queue import JobLogs, Queue
+from toromq.worker import RateLimit, Worker, run
+
+__all__ = [
+    "Backoff",
+    "ConfigurationError",
+    "Job",
+    "JobLogs",
+    "JobNotFoundError",
+    "JobOptions",
+    "KeepJobs",
+    "Queue",
+    "RateLimit",
+    "RateLimitError",
+    "RedisConnectionError",
+    "ScriptError",
+    "SerializationError",
+    "ToroError",
+    "UnrecoverableError",
+    "Worker",
+    "__version__",
+    "run",
+]

@@ -1,0 +1,225 @@
+"""What users set, and the checks that refuse a bad value before anything is sent."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict
+
+from toromq import server
+from toromq._bridge import to_json
+from toromq.errors import ConfigurationError
+
+MAX_PRIORITY = 2_097_151
+_STRUCTURES = frozenset(
+    "wait paused active prioritized delayed waiting-children completed failed stalled stalled-check limiter meta "
+    "marker events id pc repeat de dn metrics priority delay".split()
+)
+
+
+class KeepJobs(TypedDict, total=False):
+    """How many finished jobs to keep: the newest `count`, none older than `age` seconds; `limit` removals a call."""
+
+    age: int
+    count: int
+    limit: int
+
+
+class BackoffOptions(TypedDict, total=False):
+    """How long to wait before a retry: `delay` in milliseconds, `jitter` from 0 to 1."""
+
+    type: str
+    delay: int
+    jitter: float
+
+
+class JobOptions(TypedDict, total=False):
+    """Options of a job. Durations are milliseconds or a timedelta; moments are aware datetimes."""
+
+    delay: int | timedelta
+    run_at: datetime
+    priority: int
+    lifo: bool
+    attempts: int
+    backoff: int | timedelta | BackoffOptions
+    job_id: str
+    timestamp: int | datetime
+    remove_on_complete: bool | int | KeepJobs
+    remove_on_fail: bool | int | KeepJobs
+    keep_logs: int
+    size_limit: int
+    stack_trace_limit: int
+
+
+class Backoff:
+    """Ways to wait before a retry.
+
+    Example:
+        >>> Backoff.exponential(1000)
+        {'type': 'exponential', 'delay': 1000}
+    """
+
+    @staticmethod
+    def fixed(delay: int | timedelta, *, jitter: float | None = None) -> BackoffOptions:
+        """Always the same `delay`."""
+        return _backoff("fixed", delay, jitter)
+
+    @staticmethod
+    def exponential(delay: int | timedelta, *, jitter: float | None = None) -> BackoffOptions:
+        """`delay`, then twice that, then four times, and so on."""
+        return _backoff("exponential", delay, jitter)
+
+    @staticmethod
+    def custom(type: str, delay: int | timedelta | None = None) -> BackoffOptions:
+        """What the worker's own `backoff_strategy` makes of `type`."""
+        return _backoff(type, delay, None)
+
+
+def _backoff(kind: str, delay: int | timedelta | None, jitter: float | None) -> BackoffOptions:
+    made: BackoffOptions = {"type": kind}
+    if delay is not None:
+        made["delay"] = milliseconds("backoff", delay)
+    if jitter is not None:
+        made["jitter"] = jitter
+    return made
+
+
+def milliseconds(name: str, value: Any) -> int:
+    """A duration as whole milliseconds."""
+    if isinstance(value, timedelta):
+        value = value / timedelta(milliseconds=1)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+        raise ConfigurationError(f"{name}: got {value!r}; allowed is a timedelta or a number of milliseconds, 0 or more")
+    return round(value)
+
+
+def moment(name: str, value: Any) -> int:
+    """A point in time as milliseconds since the epoch."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ConfigurationError(
+                f"{name}: got the naive datetime {value!r}, which means another moment on every machine; "
+                f"give it a time zone, such as datetime(..., tzinfo=UTC)"
+            )
+        return round((value - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))
+    return milliseconds(name, value)
+
+
+def whole(name: str, value: Any, low: int, high: int = 2**53) -> int:
+    """A whole number within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigurationError(f"{name}: got {value!r}; allowed is a whole number from {low} to {high}")
+    return value
+
+
+def refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any] | frozenset[str], what: str) -> None:
+    """Raise for an option that does not exist, naming the nearest that does."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(sorted(known))}"
+            raise TypeError(f"{what} has no option {name!r}{hint}")
+
+
+def check_queue_name(name: Any) -> str:
+    """A queue's name, or the reason why it is none."""
+    if not isinstance(name, str) or not name or ":" in name:
+        raise ConfigurationError(f"queue name: got {name!r}; allowed is a text that is not empty and has no ':'")
+    return name
+
+
+def check_job_id(value: Any) -> str:
+    """A job's own id, or the reason why it can't be one."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"job_id: got {value!r}; allowed is a text")
+    if re.fullmatch(r"-?(0|[1-9]\d*)", value):
+        raise ConfigurationError(f"job_id: {value!r} is a number, which could be another job's; put a word before it")
+    if value.startswith("0:"):
+        raise ConfigurationError(f"job_id: {value!r} begins with '0:', which is taken for a marker; choose another")
+    if ":" in value and value.count(":") != 2:
+        raise ConfigurationError(f"job_id: {value!r} contains ':'; use another separator, such as '-'")
+    if value in _STRUCTURES:
+        raise ConfigurationError(f"job_id: {value!r} is the name of a part of the queue; choose another")
+    return value
+
+
+def keep_policy(name: str, value: Any) -> bool | int | dict[str, Any]:
+    """A keep policy, checked."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return whole(name, value, 0)
+    if isinstance(value, Mapping):
+        refuse_unknown(value, KeepJobs.__annotations__, name)
+        return {key: whole(f"{name}.{key}", item, 0) for key, item in value.items() if item is not None}
+    raise ConfigurationError(f"{name}: got {value!r}; allowed is a bool, a number of jobs, or age, count and limit")
+
+
+def packed(name: str, data: bytes, given: Mapping[str, Any], has_defaults: Mapping[str, Any]) -> tuple[Any, ...]:
+    """A job as the engine takes it, from its name, its data as JSON text and its options."""
+    if not isinstance(name, str):
+        raise ConfigurationError(f"name: got {name!r}; allowed is a text")
+    options = {**has_defaults, **given}
+    refuse_unknown(options, JobOptions.__annotations__, "a job")
+    options = {key: value for key, value in options.items() if value is not None}
+    stored: dict[str, Any] = {}
+    timestamp = moment("timestamp", options["timestamp"]) if "timestamp" in options else time.time_ns() // 1_000_000
+    if "timestamp" in options:
+        stored["timestamp"] = timestamp
+    delay = 0
+    if "run_at" in options:
+        if "delay" in options:
+            raise ConfigurationError("delay and run_at: give one of them")
+        delay = max(0, moment("run_at", options["run_at"]) - timestamp)
+        stored["delay"] = delay
+    elif "delay" in options:
+        delay = stored["delay"] = milliseconds("delay", options["delay"])
+    priority = whole("priority", options.get("priority", 0), 0, MAX_PRIORITY)
+    if "priority" in options:
+        stored["priority"] = priority
+    lifo = options.get("lifo", False)
+    if not isinstance(lifo, bool):
+        raise ConfigurationError(f"lifo: got {lifo!r}; allowed is True or False")
+    if "lifo" in options:
+        stored["lifo"] = lifo
+    stored["attempts"] = whole("attempts", options.get("attempts", 0), 0)
+    if "backoff" in options:
+        backoff = options["backoff"]
+        if isinstance(backoff, Mapping):
+            refuse_unknown(backoff, BackoffOptions.__annotations__, "backoff")
+            jitter = backoff.get("jitter", 0)
+            if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter <= 1:
+                raise ConfigurationError(f"backoff.jitter: got {jitter!r}; allowed is a number from 0 to 1")
+            if not isinstance(backoff.get("type"), str):
+                raise ConfigurationError("backoff.type: missing; use Backoff.fixed(...) or Backoff.exponential(...)")
+            stored["backoff"] = dict(backoff)
+            if "delay" in backoff:
+                stored["backoff"]["delay"] = milliseconds("backoff.delay", backoff["delay"])
+        else:
+            stored["backoff"] = {"type": "fixed", "delay": milliseconds("backoff", backoff)}
+    own_id = ""
+    if options.get("job_id"):
+        own_id = stored["jobId"] = check_job_id(options["job_id"])
+    for option, short in (("remove_on_complete", "removeOnComplete"), ("remove_on_fail", "removeOnFail")):
+        if option in options:
+            stored[short] = keep_policy(option, options[option])
+    for option, short in (("keep_logs", "kl"), ("size_limit", "sizeLimit"), ("stack_trace_limit", "stackTraceLimit")):
+        if option in options:
+            stored[short] = whole(option, options[option], 0)
+    if "sizeLimit" in stored and len(data) > stored["sizeLimit"]:
+        raise ConfigurationError(f"data: {len(data)} bytes of JSON, but size_limit is {stored['sizeLimit']}")
+    return (own_id, name, data, to_json(stored, "options"), timestamp, delay, priority, lifo)
+
+
+def resolve_connection(connection: str | None) -> str:
+    """The URL to connect to; starts or joins an embedded server where `connection` names one."""
+    url = connection or os.environ.get("TOROMQ_URL") or "redis://localhost:6379/0"
+    if not isinstance(url, str):
+        raise ConfigurationError(f"connection: got {url!r}; allowed is a URL")
+    if url.startswith("embedded:"):
+        return server.connect(url.removeprefix("embedded:") or ".toromq").url
+    return url

@@ -1,0 +1,36 @@
+//! Engine errors as Python exceptions; the only such place.
+
+use pyo3::{import_exception, prelude::*};
+use toromq_core::{error::Error, scripts::Code};
+
+import_exception!(toromq.errors, ConfigurationError);
+import_exception!(toromq.errors, FailedChildrenError);
+import_exception!(toromq.errors, JobNotFoundError);
+import_exception!(toromq.errors, JobNotInStateError);
+import_exception!(toromq.errors, LockMismatchError);
+import_exception!(toromq.errors, LockMissingError);
+import_exception!(toromq.errors, PendingChildrenError);
+import_exception!(toromq.errors, RedisConnectionError);
+import_exception!(toromq.errors, ScriptError);
+import_exception!(toromq.errors, ToroError);
+
+pub(crate) fn to_python(error: &Error) -> PyErr {
+    let message = error.to_string();
+    match error {
+        Error::Config(_) => ConfigurationError::new_err(message),
+        Error::Connection { .. } => RedisConnectionError::new_err(message),
+        Error::Server { .. } | Error::Closed => ToroError::new_err(message),
+        Error::Script { code, job_id, .. } => {
+            let args = (message, *code as i64, job_id.clone());
+            match code {
+                Code::JobMissing => JobNotFoundError::new_err(args),
+                Code::LockMissing => LockMissingError::new_err(args),
+                Code::LockMismatch => LockMismatchError::new_err(args),
+                Code::JobNotInState => JobNotInStateError::new_err(args),
+                Code::PendingChildren => PendingChildrenError::new_err(args),
+                Code::FailedChildren => FailedChildrenError::new_err(args),
+                Code::IdsVoid | Code::JobCorrupt => ScriptError::new_err(args),
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The module `toromq._native`: its table of contents.
+
+mod errors;
+mod json;
+mod port;
+mod queue;
+mod runtime;
+mod worker;
+
+use pyo3::{prelude::*, types::PyBytes};
+
+#[pyfunction]
+#[pyo3(signature = (value, root = "data"))]
+fn to_json<'py>(value: &Bound<'py, PyAny>, root: &str) -> PyResult<Bound<'py, PyBytes>> {
+    Ok(PyBytes::new(value.py(), &json::to_json(value.py(), value, root)?))
+}
+
+#[pyfunction]
+fn from_json<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    json::from_json(py, text)
+}
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("version", env!("CARGO_PKG_VERSION"))?;
+    module.add("debug_build", cfg!(debug_assertions))?;
+    module.add_class::<port::Port>()?;
+    module.add_class::<queue::NativeQueue>()?;
+    module.add_class::<worker::NativeWorker>()?;
+    module.add_function(wrap_pyfunction!(to_json, module)?)?;
+    module.add_function(wrap_pyfunction!(from_json, module)?)?;
+    module.add_function(wrap_pyfunction!(runtime::shutdown, module)?)?;
+    Ok(())
+}
