@@ -11,7 +11,10 @@ pub fn delay_ms(backoff: Option<&Value>, attempt: i64, random: f64) -> Option<f6
         None | Some(Value::Null) => return Some(0.0),
         Some(Value::Number(delay)) => ("fixed", delay.as_f64().unwrap_or(0.0), 0.0),
         Some(Value::Object(backoff)) => (
-            backoff.get("type").and_then(Value::as_str).unwrap_or("fixed"),
+            backoff
+                .get("type")
+                .and_then(Value::as_str)
+                .unwrap_or("fixed"),
             backoff.get("delay").and_then(Value::as_f64).unwrap_or(0.0),
             backoff.get("jitter").and_then(Value::as_f64).unwrap_or(0.0),
         ),
@@ -27,7 +30,11 @@ pub fn delay_ms(backoff: Option<&Value>, attempt: i64, random: f64) -> Option<f6
         }
         _ => return None,
     };
-    Some(if jitter > 0.0 { (random * base * jitter + base * (1.0 - jitter)).floor() } else { base })
+    Some(if jitter > 0.0 {
+        (random * base * jitter + base * (1.0 - jitter)).floor()
+    } else {
+        base
+    })
 }
 
 #[cfg(test)]
@@ -38,20 +45,35 @@ mod tests {
     #[test]
     fn built_in_strategies_give_the_delays_of_the_reference() {
         let cases = [
-            (json!({"type": "fixed", "delay": 1000, "jitter": 0.5}), 1, 750.0),
-            (json!({"type": "exponential", "delay": 1000, "jitter": 0.25}), 3, 3500.0),
+            (
+                json!({"type": "fixed", "delay": 1000, "jitter": 0.5}),
+                1,
+                750.0,
+            ),
+            (
+                json!({"type": "exponential", "delay": 1000, "jitter": 0.25}),
+                3,
+                3500.0,
+            ),
             (json!({"type": "exponential", "delay": 1000}), 4, 8000.0),
             (json!(500), 7, 500.0),
             (json!({"type": "fixed"}), 1, 0.0),
             (Value::Null, 1, 0.0),
         ];
         for (backoff, attempt, expected) in cases {
-            assert_eq!(delay_ms(Some(&backoff), attempt, 0.5), Some(expected), "{backoff} at attempt {attempt}");
+            assert_eq!(
+                delay_ms(Some(&backoff), attempt, 0.5),
+                Some(expected),
+                "{backoff} at attempt {attempt}"
+            );
         }
     }
 
     #[test]
     fn an_unknown_type_is_left_to_the_user() {
-        assert_eq!(delay_ms(Some(&json!({"type": "mine", "delay": 5})), 1, 0.5), None);
+        assert_eq!(
+            delay_ms(Some(&json!({"type": "mine", "delay": 5})), 1, 0.5),
+            None
+        );
     }
 }

@@ -25,27 +25,42 @@ impl JobRecord {
     pub fn new(id: String, token: String, stored: Value) -> Self {
         let mut fields = Vec::new();
         let mut values = items(stored).into_iter();
-        while let (Some(Value::BulkString(field)), Some(Value::BulkString(value))) = (values.next(), values.next()) {
+        while let (Some(Value::BulkString(field)), Some(Value::BulkString(value))) =
+            (values.next(), values.next())
+        {
             fields.push((String::from_utf8_lossy(&field).into_owned(), value));
         }
-        let mut record = Self { id, token, fields, attempts_started: 0, attempts_made: 0 };
+        let mut record = Self {
+            id,
+            token,
+            fields,
+            attempts_started: 0,
+            attempts_made: 0,
+        };
         record.attempts_started = record.number("ats");
         // Written by old clients only, and preferred where it stands.
-        record.attempts_made =
-            if record.field("attemptsMade").is_some() { record.number("attemptsMade") } else { record.number("atm") };
+        record.attempts_made = if record.field("attemptsMade").is_some() {
+            record.number("attemptsMade")
+        } else {
+            record.number("atm")
+        };
         record
     }
 
     /// A stored field.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&[u8]> {
-        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_slice())
+        self.fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_slice())
     }
 
     /// A stored field as text.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<String> {
-        self.field(name).map(|value| String::from_utf8_lossy(value).into_owned())
+        self.field(name)
+            .map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
     /// A stored field as a whole number, 0 where it is missing or none.
@@ -53,12 +68,16 @@ impl JobRecord {
     pub fn number(&self, name: &str) -> i64 {
         // Numbers that passed through Lua may carry a fraction, which is cut off.
         #[allow(clippy::cast_possible_truncation)]
-        self.text(name).and_then(|text| text.trim().parse::<f64>().ok()).map_or(0, |number| number as i64)
+        self.text(name)
+            .and_then(|text| text.trim().parse::<f64>().ok())
+            .map_or(0, |number| number as i64)
     }
 
     /// The job's options; empty where they are missing or broken.
     #[must_use]
     pub fn options(&self) -> serde_json::Map<String, serde_json::Value> {
-        self.field("opts").and_then(|opts| serde_json::from_slice(opts).ok()).unwrap_or_default()
+        self.field("opts")
+            .and_then(|opts| serde_json::from_slice(opts).ok())
+            .unwrap_or_default()
     }
 }

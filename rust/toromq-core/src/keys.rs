@@ -13,7 +13,10 @@ impl QueueKeys {
     /// The keys of queue `name` under `prefix`.
     #[must_use]
     pub fn new(prefix: &str, name: &str) -> Self {
-        Self { base: format!("{prefix}:{name}:"), client_name: format!("{prefix}:{}", STANDARD.encode(name)) }
+        Self {
+            base: format!("{prefix}:{name}:"),
+            client_name: format!("{prefix}:{}", STANDARD.encode(name)),
+        }
     }
 
     /// The qualified queue name with a trailing colon: what every key begins with.
@@ -44,14 +47,37 @@ impl QueueKeys {
     /// The name by which other clients recognise a worker's blocking connection.
     #[must_use]
     pub fn worker_client_name(&self, worker_name: &str) -> String {
-        if worker_name.is_empty() { self.client_name.clone() } else { format!("{}:w:{worker_name}", self.client_name) }
+        if worker_name.is_empty() {
+            self.client_name.clone()
+        } else {
+            format!("{}:w:{worker_name}", self.client_name)
+        }
     }
 }
 
 /// Words that name a structure of a queue, and so can't be a job's id.
 pub const RESERVED_IDS: &[&str] = &[
-    "wait", "paused", "active", "prioritized", "delayed", "waiting-children", "completed", "failed", "stalled",
-    "stalled-check", "limiter", "meta", "marker", "events", "id", "pc", "repeat", "de", "dn", "metrics", "priority",
+    "wait",
+    "paused",
+    "active",
+    "prioritized",
+    "delayed",
+    "waiting-children",
+    "completed",
+    "failed",
+    "stalled",
+    "stalled-check",
+    "limiter",
+    "meta",
+    "marker",
+    "events",
+    "id",
+    "pc",
+    "repeat",
+    "de",
+    "dn",
+    "metrics",
+    "priority",
     "delay",
 ];
 

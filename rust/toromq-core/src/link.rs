@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use redis::{Client, Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
+use redis::{
+    Client, Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection,
+};
 
 use crate::{
     error::{Error, Outcome, Result},
@@ -58,13 +60,21 @@ impl Call {
     /// A call of `script` whose keys are all structures of one queue.
     #[must_use]
     pub fn new(script: &'static Script, keys: &QueueKeys) -> Self {
-        Self { script, keys: script.keys.iter().map(|name| keys.of(name)).collect(), args: Vec::new() }
+        Self {
+            script,
+            keys: script.keys.iter().map(|name| keys.of(name)).collect(),
+            args: Vec::new(),
+        }
     }
 
     /// A call of `script` on these keys.
     #[must_use]
     pub fn on(script: &'static Script, keys: Vec<String>) -> Self {
-        Self { script, keys, args: Vec::new() }
+        Self {
+            script,
+            keys,
+            args: Vec::new(),
+        }
     }
 
     /// Adds an argument.
@@ -81,7 +91,12 @@ impl Call {
 
     fn command(&self, whole: bool) -> Cmd {
         let mut cmd = redis::cmd(if whole { "EVAL" } else { "EVALSHA" });
-        cmd.arg(if whole { self.script.source } else { self.script.sha1 }).arg(self.keys.len());
+        cmd.arg(if whole {
+            self.script.source
+        } else {
+            self.script.sha1
+        })
+        .arg(self.keys.len());
         for key in &self.keys {
             cmd.arg(key);
         }
@@ -142,7 +157,9 @@ impl Link {
             .map_err(|error| self.unreachable(&error))?;
         if let Some(name) = &self.client_name {
             // Some managed servers refuse this; the name only serves those who list workers.
-            let _ = connection.send_packed_command(redis::cmd("CLIENT").arg("SETNAME").arg(name)).await;
+            let _ = connection
+                .send_packed_command(redis::cmd("CLIENT").arg("SETNAME").arg(name))
+                .await;
         }
         *current = Some(connection.clone());
         Ok(connection)
@@ -171,7 +188,11 @@ impl Link {
     /// As [`Error`] says: not reachable, reply lost, or refused by the server.
     pub async fn send(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
         let mut connection = self.connection().await?;
-        match connection.send_packed_command(cmd).await.and_then(Value::extract_error) {
+        match connection
+            .send_packed_command(cmd)
+            .await
+            .and_then(Value::extract_error)
+        {
             Ok(value) => Ok(value),
             Err(error) => Err(self.classify(operation, &error).await),
         }
@@ -189,15 +210,27 @@ impl Link {
                         | ServerErrorKind::MasterDown
                         | ServerErrorKind::ReadOnly
                 ) || text.contains("BUSY");
-                if matches!(kind, ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) {
+                if matches!(
+                    kind,
+                    ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown
+                ) {
                     self.reset().await;
                 }
-                Error::Server { operation, message: text, transient }
+                Error::Server {
+                    operation,
+                    message: text,
+                    transient,
+                }
             }
             ErrorKind::Extension => {
                 let text = error.to_string();
-                let transient = text.contains("BUSY") || text.contains("UNBLOCKED") || text.contains("LOADING");
-                Error::Server { operation, message: text, transient }
+                let transient =
+                    text.contains("BUSY") || text.contains("UNBLOCKED") || text.contains("LOADING");
+                Error::Server {
+                    operation,
+                    message: text,
+                    transient,
+                }
             }
             _ => {
                 self.reset().await;
@@ -221,7 +254,9 @@ impl Link {
     pub async fn call(&self, call: &Call) -> Result<Value> {
         let name = call.script.name;
         match self.send(name, &call.command(false)).await {
-            Err(Error::Server { message, .. }) if message.to_ascii_uppercase().contains("NOSCRIPT") => {
+            Err(Error::Server { message, .. })
+                if message.to_ascii_uppercase().contains("NOSCRIPT") =>
+            {
                 self.send(name, &call.command(true)).await
             }
             other => other,

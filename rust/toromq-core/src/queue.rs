@@ -55,7 +55,12 @@ pub struct Queue {
 impl Queue {
     /// A queue. Nothing is sent until it is used. Must be called within a Tokio runtime.
     #[must_use]
-    pub fn new(settings: &ConnectionSettings, keys: QueueKeys, version: String, max_events: Option<u64>) -> Self {
+    pub fn new(
+        settings: &ConnectionSettings,
+        keys: QueueKeys,
+        version: String,
+        max_events: Option<u64>,
+    ) -> Self {
         let link = Arc::new(Link::new(settings));
         let (requests, incoming) = mpsc::unbounded_channel();
         let producer = Producer {
@@ -67,7 +72,12 @@ impl Queue {
             last: 0,
         };
         tokio::spawn(producer.run(incoming));
-        Self { keys, link, requests, timeout: settings.command_timeout }
+        Self {
+            keys,
+            link,
+            requests,
+            timeout: settings.command_timeout,
+        }
     }
 
     /// Adds jobs; gives their ids in the order given.
@@ -79,7 +89,11 @@ impl Queue {
     /// [`Error::Connection`] when Redis stays away for the whole command timeout.
     pub async fn add(&self, jobs: Vec<NewJob>) -> Result<Vec<String>> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { jobs, reply, deadline: Instant::now() + self.timeout };
+        let request = Request {
+            jobs,
+            reply,
+            deadline: Instant::now() + self.timeout,
+        };
         self.requests.send(request).map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
@@ -90,9 +104,16 @@ impl Queue {
     ///
     /// As [`Link::send`].
     pub async fn get_job(&self, id: &str) -> Result<Option<JobRecord>> {
-        let stored = self.link.send("get_job", redis::cmd("HGETALL").arg(self.keys.job(id))).await?;
+        let stored = self
+            .link
+            .send("get_job", redis::cmd("HGETALL").arg(self.keys.job(id)))
+            .await?;
         let record = JobRecord::new(id.to_owned(), String::new(), stored);
-        Ok(if record.fields.is_empty() { None } else { Some(record) })
+        Ok(if record.fields.is_empty() {
+            None
+        } else {
+            Some(record)
+        })
     }
 
     /// Jobs by state.
@@ -100,9 +121,18 @@ impl Queue {
     /// # Errors
     ///
     /// As [`Link::call`].
-    pub async fn get_jobs(&self, states: &[String], start: i64, last: i64, asc: bool) -> Result<Vec<JobRecord>> {
+    pub async fn get_jobs(
+        &self,
+        states: &[String],
+        start: i64,
+        last: i64,
+        asc: bool,
+    ) -> Result<Vec<JobRecord>> {
         let mut call = Call::new(&scripts::GET_JOBS, &self.keys);
-        call.arg(self.keys.base()).number(start).number(last).arg(if asc { "1" } else { "" });
+        call.arg(self.keys.base())
+            .number(start)
+            .number(last)
+            .arg(if asc { "1" } else { "" });
         for state in states {
             call.arg(state);
         }
@@ -127,7 +157,10 @@ impl Queue {
         for state in states {
             call.arg(state);
         }
-        Ok(items(self.link.call(&call).await?).iter().map(integer).collect())
+        Ok(items(self.link.call(&call).await?)
+            .iter()
+            .map(integer)
+            .collect())
     }
 
     /// The state a job is in.
@@ -146,11 +179,27 @@ impl Queue {
     /// # Errors
     ///
     /// As [`Link::send`].
-    pub async fn get_logs(&self, id: &str, start: i64, last: i64, asc: bool) -> Result<(Vec<String>, i64)> {
+    pub async fn get_logs(
+        &self,
+        id: &str,
+        start: i64,
+        last: i64,
+        asc: bool,
+    ) -> Result<(Vec<String>, i64)> {
         let key = format!("{}:logs", self.keys.job(id));
-        let (from, to) = if asc { (start, last) } else { (-(last + 1), -(start + 1)) };
-        let lines = self.link.send("get_logs", redis::cmd("LRANGE").arg(&key).arg(from).arg(to)).await?;
-        let count = self.link.send("get_logs", redis::cmd("LLEN").arg(&key)).await?;
+        let (from, to) = if asc {
+            (start, last)
+        } else {
+            (-(last + 1), -(start + 1))
+        };
+        let lines = self
+            .link
+            .send("get_logs", redis::cmd("LRANGE").arg(&key).arg(from).arg(to))
+            .await?;
+        let count = self
+            .link
+            .send("get_logs", redis::cmd("LLEN").arg(&key))
+            .await?;
         let mut lines: Vec<String> = items(lines).iter().map(text).collect();
         if !asc {
             lines.reverse();
@@ -175,7 +224,11 @@ impl Queue {
     ///
     /// [`Error::Script`] when there is no such job.
     pub async fn update_progress(&self, id: &str, progress: &[u8]) -> Result<()> {
-        let keys = vec![self.keys.job(id), self.keys.of("meta"), self.keys.of("events")];
+        let keys = vec![
+            self.keys.job(id),
+            self.keys.of("meta"),
+            self.keys.of("events"),
+        ];
         let mut call = Call::on(&scripts::UPDATE_PROGRESS, keys);
         call.arg(id).arg(progress);
         self.checked("update_progress", id, &call).await.map(|_| ())
@@ -197,7 +250,11 @@ impl Queue {
     async fn checked(&self, operation: &'static str, id: &str, call: &Call) -> Result<i64> {
         let reply = integer(&self.link.call(call).await?);
         match Code::from_value(reply) {
-            Some(code) => Err(Error::Script { operation, code, job_id: id.to_owned() }),
+            Some(code) => Err(Error::Script {
+                operation,
+                code,
+                job_id: id.to_owned(),
+            }),
             None => Ok(reply),
         }
     }
@@ -219,11 +276,17 @@ impl Producer {
             let mut gathered = vec![first];
             let mut count = gathered[0].jobs.len();
             while count < BATCH {
-                let Ok(request) = incoming.try_recv() else { break };
+                let Ok(request) = incoming.try_recv() else {
+                    break;
+                };
                 count += request.jobs.len();
                 gathered.push(request);
             }
-            let deadline = gathered.iter().map(|request| request.deadline).min().unwrap_or_else(Instant::now);
+            let deadline = gathered
+                .iter()
+                .map(|request| request.deadline)
+                .min()
+                .unwrap_or_else(Instant::now);
             let jobs: Vec<&NewJob> = gathered.iter().flat_map(|request| &request.jobs).collect();
             let result = self.add_all(&jobs, deadline).await;
             let mut ids = match result {
@@ -254,7 +317,12 @@ impl Producer {
     /// One batch, repeated until it is known to be stored or the deadline has passed.
     ///
     /// Each job's id is known before it is sent, so a repetition can tell what an earlier try has stored.
-    async fn add_batch(&mut self, batch: &[&NewJob], wanted: usize, deadline: Instant) -> Result<Vec<String>> {
+    async fn add_batch(
+        &mut self,
+        batch: &[&NewJob],
+        wanted: usize,
+        deadline: Instant,
+    ) -> Result<Vec<String>> {
         let size = i64::try_from(batch.len()).unwrap_or(i64::MAX);
         let mut first = 0;
         let mut again = false;
@@ -262,12 +330,21 @@ impl Producer {
         loop {
             let attempt = async {
                 if first == 0 {
-                    first = self.reserve(size, i64::try_from(wanted).unwrap_or(size)).await?;
+                    first = self
+                        .reserve(size, i64::try_from(wanted).unwrap_or(size))
+                        .await?;
                 }
                 let mut call = Call::new(&scripts::ADD_JOBS, &self.keys);
                 // Reserve for the next call what this one used, so that a steady producer asks Redis once a batch.
-                let reserve = if self.last - self.next + 1 < size { size } else { 0 };
-                call.arg(self.keys.base()).number(reserve).arg(&self.max_events).arg(&self.version);
+                let reserve = if self.last - self.next + 1 < size {
+                    size
+                } else {
+                    0
+                };
+                call.arg(self.keys.base())
+                    .number(reserve)
+                    .arg(&self.max_events)
+                    .arg(&self.version);
                 for (number, job) in (first..).zip(batch) {
                     call.number(number)
                         .arg(&job.id)
@@ -306,9 +383,10 @@ impl Producer {
                     };
                     if !retry || Instant::now() + pause > deadline {
                         return Err(match error {
-                            Error::Connection { message, .. } if again => {
-                                Error::Connection { message, outcome: Outcome::Unknown }
-                            }
+                            Error::Connection { message, .. } if again => Error::Connection {
+                                message,
+                                outcome: Outcome::Unknown,
+                            },
                             other => other,
                         });
                     }
@@ -324,7 +402,10 @@ impl Producer {
         if self.last - self.next + 1 < size {
             let count = wanted.max(size);
             let counter = self.keys.of("id");
-            let last = self.link.send("reserve ids", redis::cmd("INCRBY").arg(counter).arg(count)).await?;
+            let last = self
+                .link
+                .send("reserve ids", redis::cmd("INCRBY").arg(counter).arg(count))
+                .await?;
             self.last = integer(&last);
             self.next = self.last - count + 1;
         }

@@ -178,7 +178,9 @@ impl Worker {
 
     /// Changes how many jobs run at once; those running stay.
     pub fn set_concurrency(&self, concurrency: usize) {
-        self.shared.concurrency.store(concurrency, Ordering::Relaxed);
+        self.shared
+            .concurrency
+            .store(concurrency, Ordering::Relaxed);
         self.shared.wake.notify_one();
     }
 
@@ -207,7 +209,10 @@ impl Backoff {
     async fn pause(&mut self) {
         self.0 = (self.0 + 1).min(6);
         let longest = (20u64 << self.0).min(1000);
-        sleep(Duration::from_millis(rand::random_range(longest / 2..=longest))).await;
+        sleep(Duration::from_millis(rand::random_range(
+            longest / 2..=longest,
+        )))
+        .await;
     }
 }
 
@@ -218,14 +223,23 @@ async fn run(
 ) {
     let stop = tokio_util::sync::CancellationToken::new();
     let upkeep = [
-        tokio::spawn(stop.clone().run_until_cancelled_owned(renew_locks(Arc::clone(&shared)))),
-        tokio::spawn(stop.clone().run_until_cancelled_owned(check_stalled(Arc::clone(&shared)))),
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(renew_locks(Arc::clone(&shared))),
+        ),
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(check_stalled(Arc::clone(&shared))),
+        ),
     ];
     let (arm, armed) = watch::channel(false);
     let (marks, mut marked) = mpsc::channel(1);
-    let waiter = tokio::spawn(
-        stop.clone().run_until_cancelled_owned(wait_for_marker(Arc::clone(&shared), blocking, armed, marks)),
-    );
+    let waiter = tokio::spawn(stop.clone().run_until_cancelled_owned(wait_for_marker(
+        Arc::clone(&shared),
+        blocking,
+        armed,
+        marks,
+    )));
 
     let mut pending: Vec<Entry> = Vec::new();
     let mut work_likely = true;
@@ -252,10 +266,15 @@ async fn run(
             due = None;
             work_likely = true;
         }
-        let may_fetch = level == 0 && !shared.paused.load(Ordering::Relaxed) && limited_until.is_none();
+        let may_fetch =
+            level == 0 && !shared.paused.load(Ordering::Relaxed) && limited_until.is_none();
         let batch: Vec<Entry> = pending.drain(..pending.len().min(BATCH)).collect();
         let free = (shared.concurrency.load(Ordering::Relaxed) + batch.len()).saturating_sub(held);
-        let want = if may_fetch && (work_likely || !batch.is_empty()) { free.min(BATCH) } else { 0 };
+        let want = if may_fetch && (work_likely || !batch.is_empty()) {
+            free.min(BATCH)
+        } else {
+            0
+        };
 
         if want > 0 || !batch.is_empty() {
             let now = wall_ms();
@@ -267,7 +286,9 @@ async fn run(
                         work_likely = fetched.count == want;
                         due = (fetched.due > 0).then_some(fetched.due);
                         if fetched.limited > 0 {
-                            let pause = fetched.limited.min(shared.settings.maximum_rate_limit_delay);
+                            let pause = fetched
+                                .limited
+                                .min(shared.settings.maximum_rate_limit_delay);
                             limited_until = Some(Instant::now() + Duration::from_millis(pause));
                         }
                         if fetched.count > 0 {
@@ -282,7 +303,8 @@ async fn run(
                 Err(error) => {
                     shared.sink.error(&error.to_string());
                     // Redis is away while closing: what has ended can't be written for ever.
-                    let deadline = *gone_deadline.get_or_insert_with(|| Instant::now() + Duration::from_secs(5));
+                    let deadline = *gone_deadline
+                        .get_or_insert_with(|| Instant::now() + Duration::from_secs(5));
                     if level > 0 && Instant::now() > deadline {
                         break;
                     }
@@ -331,7 +353,10 @@ async fn run(
 
 async fn restore_marker(shared: &Shared) {
     // Only latency is lost when this fails: every idle worker also looks by itself.
-    let _ = shared.commands.call(&Call::new(&scripts::RESTORE_MARKER, &shared.keys)).await;
+    let _ = shared
+        .commands
+        .call(&Call::new(&scripts::RESTORE_MARKER, &shared.keys))
+        .await;
 }
 
 /// Waits on the marker whenever the actor has nothing to do, one blocking command at a time.
@@ -395,7 +420,8 @@ async fn renew_locks(shared: Arc<Shared>) {
         for batch in aged.chunks(IN_FLIGHT_RENEWALS) {
             let sent = Instant::now();
             let mut call = Call::new(&scripts::EXTEND_LOCKS, &shared.keys);
-            call.arg(shared.keys.base()).number(shared.settings.lock_duration);
+            call.arg(shared.keys.base())
+                .number(shared.settings.lock_duration);
             for (id, token) in batch {
                 call.arg(id).arg(token);
             }
@@ -404,7 +430,9 @@ async fn renew_locks(shared: Arc<Shared>) {
                     let lost: Vec<String> = items(reply).iter().map(text).collect();
                     let mut held = shared.held.lock().expect("no panic while held");
                     for (id, _) in batch {
-                        let Some(job) = held.get_mut(id) else { continue };
+                        let Some(job) = held.get_mut(id) else {
+                            continue;
+                        };
                         if !lost.contains(id) {
                             job.renewed = sent;
                         } else if !job.finishing && !job.lost {
@@ -414,7 +442,9 @@ async fn renew_locks(shared: Arc<Shared>) {
                         }
                     }
                 }
-                Err(error) => shared.sink.error(&format!("locks were not renewed: {error}")),
+                Err(error) => shared
+                    .sink
+                    .error(&format!("locks were not renewed: {error}")),
             }
         }
     }
@@ -439,11 +469,16 @@ async fn check_stalled(shared: Arc<Shared>) {
                     shared.sink.stalled(&text(&id));
                 }
                 for id in reply.next().map(items).unwrap_or_default() {
-                    shared.sink.error(&format!("the key of active job {} holds no job; it was taken out", text(&id)));
+                    shared.sink.error(&format!(
+                        "the key of active job {} holds no job; it was taken out",
+                        text(&id)
+                    ));
                 }
             }
             Err(error) => {
-                shared.sink.error(&format!("the stalled check did not run: {error}"));
+                shared
+                    .sink
+                    .error(&format!("the stalled check did not run: {error}"));
                 pause = pause.min(Duration::from_secs(5));
             }
         }
@@ -478,17 +513,33 @@ fn entry(shared: &Shared, id: &str, outcome: JobOutcome) -> Option<Entry> {
         JobOutcome::Completed(value) => {
             entry.outcome = "completed";
             entry.value = value;
-            entry.keep = keep(record, "removeOnComplete", &shared.settings.remove_on_complete);
+            entry.keep = keep(
+                record,
+                "removeOnComplete",
+                &shared.settings.remove_on_complete,
+            );
         }
-        JobOutcome::Failed { reason, stack, unrecoverable, delay } => {
+        JobOutcome::Failed {
+            reason,
+            stack,
+            unrecoverable,
+            delay,
+        } => {
             let options = record.options();
-            let attempts = options.get("attempts").and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+            let attempts = options
+                .get("attempts")
+                .and_then(serde_json::Value::as_f64)
+                .unwrap_or(0.0);
             // Counts far below 2^52.
             #[allow(clippy::cast_precision_loss)]
             let tries_left = ((record.attempts_made + 1) as f64) < attempts;
             let delay = delay
                 .or_else(|| {
-                    backoff::delay_ms(options.get("backoff"), record.attempts_made + 1, rand::random())
+                    backoff::delay_ms(
+                        options.get("backoff"),
+                        record.attempts_made + 1,
+                        rand::random(),
+                    )
                 })
                 .unwrap_or(0.0);
             entry.stack = stacktrace(record, stack, options.get("stackTraceLimit"));
@@ -506,7 +557,10 @@ fn entry(shared: &Shared, id: &str, outcome: JobOutcome) -> Option<Entry> {
                     entry.flag = "1";
                 } else {
                     entry.outcome = "retry";
-                    let lifo = options.get("lifo").and_then(serde_json::Value::as_bool).unwrap_or(false);
+                    let lifo = options
+                        .get("lifo")
+                        .and_then(serde_json::Value::as_bool)
+                        .unwrap_or(false);
                     entry.flag = if lifo { "1" } else { "" };
                 }
             }
@@ -519,27 +573,46 @@ fn entry(shared: &Shared, id: &str, outcome: JobOutcome) -> Option<Entry> {
 fn keep(record: &JobRecord, option: &str, default: &str) -> String {
     use serde_json::Value;
     // Most jobs have none; don't read the options for that.
-    let own = record.field("opts").filter(|opts| memchr::memmem::find(opts, option.as_bytes()).is_some());
+    let own = record
+        .field("opts")
+        .filter(|opts| memchr::memmem::find(opts, option.as_bytes()).is_some());
     let policy = own
         .and_then(|_| record.options().get(option).cloned())
         .or_else(|| serde_json::from_str(default).ok());
     let part = |policy: &serde_json::Map<String, Value>, name: &str| {
-        policy.get(name).filter(|value| value.is_number()).map(ToString::to_string).unwrap_or_default()
+        policy
+            .get(name)
+            .filter(|value| value.is_number())
+            .map(ToString::to_string)
+            .unwrap_or_default()
     };
     match policy {
         Some(Value::Bool(true)) => "0::".to_owned(),
-        Some(Value::Number(count)) if count.as_i64().is_some_and(|count| count >= 0) => format!("{count}::"),
+        Some(Value::Number(count)) if count.as_i64().is_some_and(|count| count >= 0) => {
+            format!("{count}::")
+        }
         Some(Value::Object(policy)) => {
-            format!("{}:{}:{}", part(&policy, "count"), part(&policy, "age"), part(&policy, "limit"))
+            format!(
+                "{}:{}:{}",
+                part(&policy, "count"),
+                part(&policy, "age"),
+                part(&policy, "limit")
+            )
         }
         _ => String::new(),
     }
 }
 
 /// The stored traces with this one behind them, at most as many as the job wants.
-fn stacktrace(record: &JobRecord, stack: Option<String>, limit: Option<&serde_json::Value>) -> String {
-    let mut traces: Vec<String> =
-        record.field("stacktrace").and_then(|stored| serde_json::from_slice(stored).ok()).unwrap_or_default();
+fn stacktrace(
+    record: &JobRecord,
+    stack: Option<String>,
+    limit: Option<&serde_json::Value>,
+) -> String {
+    let mut traces: Vec<String> = record
+        .field("stacktrace")
+        .and_then(|stored| serde_json::from_slice(stored).ok())
+        .unwrap_or_default();
     traces.extend(stack);
     if let Some(limit) = limit.and_then(serde_json::Value::as_u64) {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -578,14 +651,26 @@ fn prepare(shared: &Shared, batch: &[Entry], want: usize, now: i64, again: bool)
             .arg(&entry.keep)
             .arg(&entry.number)
             .arg(entry.flag)
-            .arg(if again { entry.made.to_string() } else { String::new() });
+            .arg(if again {
+                entry.made.to_string()
+            } else {
+                String::new()
+            });
     }
     call
 }
 
-async fn finish_and_fetch(shared: &Shared, batch: &[Entry], want: usize, now: i64) -> Result<Fetched> {
+async fn finish_and_fetch(
+    shared: &Shared,
+    batch: &[Entry],
+    want: usize,
+    now: i64,
+) -> Result<Fetched> {
     let sent = Instant::now();
-    let reply = shared.commands.call(&prepare(shared, batch, want, now, false)).await?;
+    let reply = shared
+        .commands
+        .call(&prepare(shared, batch, want, now, false))
+        .await?;
     Ok(take_reply(shared, batch, reply, sent))
 }
 
@@ -603,16 +688,24 @@ fn take_reply(shared: &Shared, batch: &[Entry], reply: Value, sent: Instant) -> 
 
     let mut runnable = Vec::new();
     let jobs = fetched.next().map(items).unwrap_or_default();
-    let limited = fetched.next().map_or(0, |limited| integer(&limited)).max(bounced);
+    let limited = fetched
+        .next()
+        .map_or(0, |limited| integer(&limited))
+        .max(bounced);
     let due = fetched.next().map_or(0, |due| integer(&due));
     for taken in fetched.next().map(items).unwrap_or_default() {
         let parts: Vec<String> = items(taken).iter().map(text).collect();
-        shared.sink.error(&format!("the key of waiting job {} holds no job; it was taken out", parts.join(": ")));
+        shared.sink.error(&format!(
+            "the key of waiting job {} holds no job; it was taken out",
+            parts.join(": ")
+        ));
     }
     let count = jobs.len();
     for job in jobs {
         let mut job = items(job).into_iter();
-        let (Some(id), Some(started), Some(stored)) = (job.next(), job.next(), job.next()) else { continue };
+        let (Some(id), Some(started), Some(stored)) = (job.next(), job.next(), job.next()) else {
+            continue;
+        };
         let mut record = JobRecord::new(text(&id), shared.token.clone(), stored);
         record.attempts_started = integer(&started);
         again.extend(accept(shared, record, sent, &mut runnable));
@@ -620,11 +713,21 @@ fn take_reply(shared: &Shared, batch: &[Entry], reply: Value, sent: Instant) -> 
     if !runnable.is_empty() {
         shared.sink.jobs(runnable);
     }
-    Fetched { count, limited: u64::try_from(limited).unwrap_or(0), due, again }
+    Fetched {
+        count,
+        limited: u64::try_from(limited).unwrap_or(0),
+        due,
+        again,
+    }
 }
 
 /// Holds a job; gives what to write for one that must not be run.
-fn accept(shared: &Shared, record: JobRecord, sent: Instant, runnable: &mut Vec<JobRecord>) -> Option<Entry> {
+fn accept(
+    shared: &Shared,
+    record: JobRecord,
+    sent: Instant,
+    runnable: &mut Vec<JobRecord>,
+) -> Option<Entry> {
     let id = record.id.clone();
     let refused = if record.field("name").is_none() {
         Some(format!(
@@ -634,8 +737,17 @@ fn accept(shared: &Shared, record: JobRecord, sent: Instant, runnable: &mut Vec<
     } else {
         record.text("defa")
     };
-    let held = Held { record: record.clone(), renewed: sent, lost: false, finishing: false };
-    shared.held.lock().expect("no panic while held").insert(id.clone(), held);
+    let held = Held {
+        record: record.clone(),
+        renewed: sent,
+        lost: false,
+        finishing: false,
+    };
+    shared
+        .held
+        .lock()
+        .expect("no panic while held")
+        .insert(id.clone(), held);
     match refused {
         None => {
             runnable.push(record);
@@ -644,7 +756,12 @@ fn accept(shared: &Shared, record: JobRecord, sent: Instant, runnable: &mut Vec<
         Some(reason) => entry(
             shared,
             &id,
-            JobOutcome::Failed { reason: Some(reason), stack: None, unrecoverable: true, delay: None },
+            JobOutcome::Failed {
+                reason: Some(reason),
+                stack: None,
+                unrecoverable: true,
+                delay: None,
+            },
         ),
     }
 }
@@ -653,30 +770,50 @@ fn accept(shared: &Shared, record: JobRecord, sent: Instant, runnable: &mut Vec<
 fn settle(shared: &Shared, entry: &Entry, code: i64) -> Option<Entry> {
     let refusal = match Code::from_value(code) {
         None => {
-            let held = shared.held.lock().expect("no panic while held").remove(&entry.id);
+            let held = shared
+                .held
+                .lock()
+                .expect("no panic while held")
+                .remove(&entry.id);
             match entry.outcome {
                 "completed" => shared.sink.completed(&entry.id),
                 "wait" => {}
                 _ => {
                     if let Some(held) = held {
-                        shared.sink.failed(held.record, &String::from_utf8_lossy(&entry.value), entry.last);
+                        shared.sink.failed(
+                            held.record,
+                            &String::from_utf8_lossy(&entry.value),
+                            entry.last,
+                        );
                     }
                 }
             }
             return None;
         }
         // What every client of this wire makes of a parent that ends too early: a failed attempt.
-        Some(Code::PendingChildren) => {
-            (format!("Job {} has pending dependencies. moveToFinished", entry.id), false)
-        }
+        Some(Code::PendingChildren) => (
+            format!("Job {} has pending dependencies. moveToFinished", entry.id),
+            false,
+        ),
         Some(Code::FailedChildren) => (
-            format!("Cannot complete job {} because it has at least one failed child. moveToFinished", entry.id),
+            format!(
+                "Cannot complete job {} because it has at least one failed child. moveToFinished",
+                entry.id
+            ),
             true,
         ),
         Some(code) => {
-            shared.held.lock().expect("no panic while held").remove(&entry.id);
+            shared
+                .held
+                .lock()
+                .expect("no panic while held")
+                .remove(&entry.id);
             shared.sink.lock_lost(&entry.id);
-            shared.sink.error(&format!("the outcome of job {} was not written: {}", entry.id, code.meaning()));
+            shared.sink.error(&format!(
+                "the outcome of job {} was not written: {}",
+                entry.id,
+                code.meaning()
+            ));
             return None;
         }
     };
@@ -684,7 +821,12 @@ fn settle(shared: &Shared, entry: &Entry, code: i64) -> Option<Entry> {
     self::entry(
         shared,
         &entry.id,
-        JobOutcome::Failed { reason: Some(reason), stack: None, unrecoverable, delay: None },
+        JobOutcome::Failed {
+            reason: Some(reason),
+            stack: None,
+            unrecoverable,
+            delay: None,
+        },
     )
 }
 
@@ -703,12 +845,17 @@ async fn recover(
         let result = async {
             if !batch.is_empty() {
                 let sent = Instant::now();
-                let reply = shared.commands.call(&prepare(shared, &batch, 0, now, true)).await?;
+                let reply = shared
+                    .commands
+                    .call(&prepare(shared, &batch, 0, now, true))
+                    .await?;
                 pending.extend(take_reply(shared, &batch, reply, sent).again);
             }
             let sent = Instant::now();
             let mut call = Call::new(&scripts::ADOPT_JOBS, &shared.keys);
-            call.arg(shared.keys.base()).arg(&shared.token).number(shared.settings.lock_duration);
+            call.arg(shared.keys.base())
+                .arg(&shared.token)
+                .number(shared.settings.lock_duration);
             for id in shared.held.lock().expect("no panic while held").keys() {
                 call.arg(id);
             }
@@ -716,7 +863,10 @@ async fn recover(
             let mut runnable = Vec::new();
             for job in adopted {
                 let mut job = items(job).into_iter();
-                let (Some(id), Some(token), Some(stored)) = (job.next(), job.next(), job.next()) else { continue };
+                let (Some(id), Some(token), Some(stored)) = (job.next(), job.next(), job.next())
+                else {
+                    continue;
+                };
                 let record = JobRecord::new(text(&id), text(&token), stored);
                 pending.extend(accept(shared, record, sent, &mut runnable));
             }

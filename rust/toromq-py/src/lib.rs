@@ -12,7 +12,10 @@ use pyo3::{prelude::*, types::PyBytes};
 #[pyfunction]
 #[pyo3(signature = (value, root = "data"))]
 fn to_json<'py>(value: &Bound<'py, PyAny>, root: &str) -> PyResult<Bound<'py, PyBytes>> {
-    Ok(PyBytes::new(value.py(), &json::to_json(value.py(), value, root)?))
+    Ok(PyBytes::new(
+        value.py(),
+        &json::to_json(value.py(), value, root)?,
+    ))
 }
 
 #[pyfunction]

@@ -36,7 +36,14 @@ pub(crate) fn record(py: Python<'_>, job: &JobRecord) -> PyResult<Py<PyAny>> {
     for (name, value) in &job.fields {
         fields.set_item(name, PyBytes::new(py, value))?;
     }
-    (&job.id, &job.token, job.attempts_started, job.attempts_made, fields).into_py_any(py)
+    (
+        &job.id,
+        &job.token,
+        job.attempts_started,
+        job.attempts_made,
+        fields,
+    )
+        .into_py_any(py)
 }
 
 impl Item {
@@ -48,7 +55,9 @@ impl Item {
             Self::Text(value) => value.into_py_any(py),
             Self::Texts(values) => values.into_py_any(py),
             Self::Numbers(values) => values.into_py_any(py),
-            Self::Job(job) => job.as_ref().map_or_else(|| Ok(py.None()), |job| record(py, job)),
+            Self::Job(job) => job
+                .as_ref()
+                .map_or_else(|| Ok(py.None()), |job| record(py, job)),
             Self::Jobs(jobs) => {
                 let list = PyList::empty(py);
                 for job in jobs {
@@ -97,7 +106,13 @@ impl Port {
         let (woken, signal) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;
         signal.set_nonblocking(true)?;
-        Ok(Self { inbox: Arc::new(Inbox { items: Mutex::default(), signal }), woken })
+        Ok(Self {
+            inbox: Arc::new(Inbox {
+                items: Mutex::default(),
+                signal,
+            }),
+            woken,
+        })
     }
 
     /// What becomes readable when there is something to drain.
@@ -108,11 +123,23 @@ impl Port {
     /// Everything that has arrived: (ticket, value) each; a value that is an exception is to be raised.
     fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let mut bytes = [0; 64];
-        while (&self.woken).read(&mut bytes).is_ok_and(|read| read == bytes.len()) {}
-        let items = std::mem::take(&mut *self.inbox.items.lock().unwrap_or_else(PoisonError::into_inner));
+        while (&self.woken)
+            .read(&mut bytes)
+            .is_ok_and(|read| read == bytes.len())
+        {}
+        let items = std::mem::take(
+            &mut *self
+                .inbox
+                .items
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         let list = PyList::empty(py);
         for (ticket, item) in items {
-            list.append(PyTuple::new(py, [ticket.into_py_any(py)?, item.to_python(py)?])?)?;
+            list.append(PyTuple::new(
+                py,
+                [ticket.into_py_any(py)?, item.to_python(py)?],
+            )?)?;
         }
         Ok(list)
     }

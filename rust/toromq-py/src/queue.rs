@@ -41,35 +41,55 @@ impl NativeQueue {
 #[pymethods]
 impl NativeQueue {
     #[new]
-    fn new(url: &str, prefix: &str, name: &str, version: String, max_events: Option<u64>) -> PyResult<Self> {
+    fn new(
+        url: &str,
+        prefix: &str,
+        name: &str,
+        version: String,
+        max_events: Option<u64>,
+    ) -> PyResult<Self> {
         let settings = ConnectionSettings::new(url).map_err(|error| to_python(&error))?;
         let runtime = runtime::handle()?;
         let _entered = runtime.enter();
         let queue = Queue::new(&settings, QueueKeys::new(prefix, name), version, max_events);
-        Ok(Self { queue: Arc::new(queue) })
+        Ok(Self {
+            queue: Arc::new(queue),
+        })
     }
 
     fn add(&self, port: &Port, ticket: u64, jobs: Vec<Added>) -> PyResult<()> {
         let jobs = jobs
             .into_iter()
-            .map(|(id, name, data, opts, timestamp, delay, priority, lifo)| NewJob {
-                id,
-                name,
-                data,
-                opts,
-                timestamp,
-                delay,
-                priority,
-                lifo,
-            })
+            .map(
+                |(id, name, data, opts, timestamp, delay, priority, lifo)| NewJob {
+                    id,
+                    name,
+                    data,
+                    opts,
+                    timestamp,
+                    delay,
+                    priority,
+                    lifo,
+                },
+            )
             .collect();
         let queue = Arc::clone(&self.queue);
-        Self::start(port, ticket, async move { queue.add(jobs).await }, Item::Texts)
+        Self::start(
+            port,
+            ticket,
+            async move { queue.add(jobs).await },
+            Item::Texts,
+        )
     }
 
     fn get_job(&self, port: &Port, ticket: u64, id: String) -> PyResult<()> {
         let queue = Arc::clone(&self.queue);
-        Self::start(port, ticket, async move { queue.get_job(&id).await }, Item::Job)
+        Self::start(
+            port,
+            ticket,
+            async move { queue.get_job(&id).await },
+            Item::Job,
+        )
     }
 
     fn get_jobs(
@@ -82,37 +102,90 @@ impl NativeQueue {
         asc: bool,
     ) -> PyResult<()> {
         let queue = Arc::clone(&self.queue);
-        Self::start(port, ticket, async move { queue.get_jobs(&states, start, last, asc).await }, Item::Jobs)
+        Self::start(
+            port,
+            ticket,
+            async move { queue.get_jobs(&states, start, last, asc).await },
+            Item::Jobs,
+        )
     }
 
     fn get_counts(&self, port: &Port, ticket: u64, states: Vec<String>) -> PyResult<()> {
         let queue = Arc::clone(&self.queue);
-        Self::start(port, ticket, async move { queue.get_counts(&states).await }, Item::Numbers)
+        Self::start(
+            port,
+            ticket,
+            async move { queue.get_counts(&states).await },
+            Item::Numbers,
+        )
     }
 
     fn get_state(&self, port: &Port, ticket: u64, id: String) -> PyResult<()> {
         let queue = Arc::clone(&self.queue);
-        Self::start(port, ticket, async move { queue.get_state(&id).await }, Item::Text)
+        Self::start(
+            port,
+            ticket,
+            async move { queue.get_state(&id).await },
+            Item::Text,
+        )
     }
 
-    fn get_logs(&self, port: &Port, ticket: u64, id: String, start: i64, last: i64, asc: bool) -> PyResult<()> {
+    fn get_logs(
+        &self,
+        port: &Port,
+        ticket: u64,
+        id: String,
+        start: i64,
+        last: i64,
+        asc: bool,
+    ) -> PyResult<()> {
         let queue = Arc::clone(&self.queue);
         let logs = async move { queue.get_logs(&id, start, last, asc).await };
-        Self::start(port, ticket, logs, |(lines, count)| Item::Logs(lines, count))
+        Self::start(port, ticket, logs, |(lines, count)| {
+            Item::Logs(lines, count)
+        })
     }
 
     fn update_data(&self, port: &Port, ticket: u64, id: String, data: Vec<u8>) -> PyResult<()> {
         let queue = Arc::clone(&self.queue);
-        Self::start(port, ticket, async move { queue.update_data(&id, &data).await }, |()| Item::None)
+        Self::start(
+            port,
+            ticket,
+            async move { queue.update_data(&id, &data).await },
+            |()| Item::None,
+        )
     }
 
-    fn update_progress(&self, port: &Port, ticket: u64, id: String, progress: Vec<u8>) -> PyResult<()> {
+    fn update_progress(
+        &self,
+        port: &Port,
+        ticket: u64,
+        id: String,
+        progress: Vec<u8>,
+    ) -> PyResult<()> {
         let queue = Arc::clone(&self.queue);
-        Self::start(port, ticket, async move { queue.update_progress(&id, &progress).await }, |()| Item::None)
+        Self::start(
+            port,
+            ticket,
+            async move { queue.update_progress(&id, &progress).await },
+            |()| Item::None,
+        )
     }
 
-    fn add_log(&self, port: &Port, ticket: u64, id: String, line: String, keep: i64) -> PyResult<()> {
+    fn add_log(
+        &self,
+        port: &Port,
+        ticket: u64,
+        id: String,
+        line: String,
+        keep: i64,
+    ) -> PyResult<()> {
         let queue = Arc::clone(&self.queue);
-        Self::start(port, ticket, async move { queue.add_log(&id, &line, keep).await }, Item::Number)
+        Self::start(
+            port,
+            ticket,
+            async move { queue.add_log(&id, &line, keep).await },
+            Item::Number,
+        )
     }
 }

@@ -24,7 +24,11 @@ pub(crate) fn handle() -> PyResult<Handle> {
         Some((_, runtime)) => std::mem::forget(runtime),
         None => {}
     }
-    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("toromq").enable_all().build()?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("toromq")
+        .enable_all()
+        .build()?;
     let handle = runtime.handle().clone();
     *current = Some((process::id(), runtime));
     Ok(handle)
@@ -33,7 +37,10 @@ pub(crate) fn handle() -> PyResult<Handle> {
 /// Ends the runtime; called before the interpreter finalises.
 #[pyfunction]
 pub(crate) fn shutdown(py: Python<'_>) {
-    let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let current = CURRENT
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
     match current {
         Some((pid, runtime)) if pid == process::id() => {
             py.detach(|| runtime.shutdown_timeout(Duration::from_secs(1)));

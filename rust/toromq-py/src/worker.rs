@@ -23,7 +23,8 @@ struct PortSink {
 
 impl PortSink {
     fn event(&self, name: &'static str, item: Item) {
-        self.inbox.put(self.ticket, Item::Event(name, Box::new(item)));
+        self.inbox
+            .put(self.ticket, Item::Event(name, Box::new(item)));
     }
 }
 
@@ -98,8 +99,13 @@ impl NativeWorker {
         };
         let runtime = runtime::handle()?;
         let _entered = runtime.enter();
-        let sink = Arc::new(PortSink { inbox: Arc::clone(&port.inbox), ticket });
-        Ok(Self { worker: Worker::start(&connection, QueueKeys::new(prefix, queue), settings, sink) })
+        let sink = Arc::new(PortSink {
+            inbox: Arc::clone(&port.inbox),
+            ticket,
+        });
+        Ok(Self {
+            worker: Worker::start(&connection, QueueKeys::new(prefix, queue), settings, sink),
+        })
     }
 
     fn complete(&self, id: String, returnvalue: Vec<u8>) {
@@ -114,7 +120,15 @@ impl NativeWorker {
         unrecoverable: bool,
         delay: Option<f64>,
     ) {
-        self.worker.finish(id, JobOutcome::Failed { reason, stack, unrecoverable, delay });
+        self.worker.finish(
+            id,
+            JobOutcome::Failed {
+                reason,
+                stack,
+                unrecoverable,
+                delay,
+            },
+        );
     }
 
     fn wait(&self, id: String) {
