@@ -105,7 +105,7 @@ def _keys_tell_no_lies(request: pytest.FixtureRequest) -> Iterator[None]:
     # A failed test says enough by itself; what it left behind half done would only hide that.
     if excuse is not None or not request.node.stash.get(_PASSED, False):
         return
-    from tests.support.invariants import check_invariants  # noqa: PLC0415 - needed by these tests only
+    from tests.support.invariants import check_invariants
 
     lies = check_invariants(client, prefix)
     if lies:

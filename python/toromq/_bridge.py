@@ -17,6 +17,7 @@ to_json = _native.to_json
 from_json = _native.from_json
 NativeQueue = _native.NativeQueue
 NativeWorker = _native.NativeWorker
+NativeByHand = _native.NativeByHand
 version: str = _native.version
 
 _tickets = itertools.count(1)

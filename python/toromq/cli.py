@@ -152,7 +152,7 @@ def _counted(number: int, noun: str) -> str:
 
 def _readable_size(size: float) -> str:
     for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:  # noqa: PLR2004 - the units are powers of it
+        if size < 1024:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from toromq._bridge import from_json, port, to_json
-from toromq.errors import SerializationError
+from toromq.errors import SerializationError, ToroError, UnrecoverableError
 
 if TYPE_CHECKING:
+    from toromq._bridge import NativeByHand
     from toromq.queue import Queue
 
 DataT = TypeVar("DataT")
@@ -22,6 +24,7 @@ class Job(Generic[DataT, ResultT]):
         self._queue = queue
         self.id, self.token, self.attempts_started, self.attempts_made, self._fields = stored
         self._decoded: dict[str, Any] = {}
+        self._hand: NativeByHand | None = None
 
     def __repr__(self) -> str:
         """Without data, which may be secret."""
@@ -171,3 +174,38 @@ class Job(Generic[DataT, ResultT]):
         """
         keep = self.opts.get("kl") or 0
         return cast(int, await port().call(self._queue._native().add_log, self.id, str(row), int(keep)))
+
+    async def move_to_completed(self, returnvalue: ResultT, token: str, fetch_next: bool = True) -> Any:
+        """Finish a job that was fetched by hand; gives the next one, or None, unless `fetch_next` is False.
+
+        Raises:
+            LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
+        """
+        return await self._finish(token, fetch_next, to_json(returnvalue, "returnvalue"), None, None, False)
+
+    async def move_to_failed(self, error: BaseException, token: str, fetch_next: bool = True) -> Any:
+        """Fail a job that was fetched by hand; it is tried again if it has attempts left.
+
+        Raises:
+            LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
+        """
+        stack = "".join(traceback.format_exception(error))
+        return await self._finish(token, fetch_next, None, str(error), stack, isinstance(error, UnrecoverableError))
+
+    async def _finish(self, token: str, fetch_next: bool, *outcome: Any) -> Any:
+        hand = self._hand
+        if hand is None:
+            raise ToroError(f"job {self.id} was not fetched by hand; get it with worker.get_next_job(token)")
+        await port().call(hand.finish, self.id, token, self.attempts_made, list(self._fields.items()), *outcome)
+        if not fetch_next:
+            return None
+        return by_hand(self._queue, hand, await port().call(hand.fetch, token, False))
+
+
+def by_hand(queue: Queue[Any, Any], hand: NativeByHand, stored: Any) -> Job[Any, Any] | None:
+    """A job that its user finishes without a worker's loop."""
+    if stored is None:
+        return None
+    job: Job[Any, Any] = Job(queue, stored)
+    job._hand = hand
+    return job

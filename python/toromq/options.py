@@ -16,8 +16,7 @@ from toromq.errors import ConfigurationError
 
 MAX_PRIORITY = 2_097_151
 _STRUCTURES = frozenset(
-    "wait paused active prioritized delayed waiting-children completed failed stalled stalled-check limiter meta "
-    "marker events id pc repeat de dn metrics priority delay".split()
+    ["wait", "paused", "active", "prioritized", "delayed", "waiting-children", "completed", "failed", "stalled", "stalled-check", "limiter", "meta", "marker", "events", "id", "pc", "repeat", "de", "dn", "metrics", "priority", "delay"]
 )
 
 

@@ -26,7 +26,7 @@ class JobLogs(NamedTuple):
     """Lines of a job's log, and how many there are in all."""
 
     logs: list[str]
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of this name; nobody calls it here
 
 
 class Queue(Generic[DataT, ResultT]):

@@ -274,7 +274,7 @@ class ServerStatus:
 def start(
     path: str | os.PathLike[str] | None = None,
     port: int | None = None,
-    keep_alive: bool = True,  # noqa: FBT001, FBT002 - the command line and the documentation name it
+    keep_alive: bool = True,
     *,
     timeout: float = START_TIMEOUT,
 ) -> ServerStatus:
@@ -299,7 +299,7 @@ def start(
         RedisConnectionError: If the server does not come up or cannot listen on the port.
     """
     _require_unix()
-    if port is not None and not 1 <= port <= 65535:  # noqa: PLR2004 - the range of TCP ports
+    if port is not None and not 1 <= port <= 65535:
         raise ConfigurationError(f"port must be between 1 and 65535, not {port}")
     directory = _prepare_directory(path)
     deadline = time.monotonic() + timeout
@@ -463,7 +463,7 @@ def _current_state() -> _State:
 
 def _forget_inherited() -> None:
     """Start afresh in a forked child: close the parent's lock files, count as nobody's user."""
-    global _state  # noqa: PLW0603 - replacing the whole state at once is what makes fork safe
+    global _state
     for fd in _state.fds:
         with contextlib.suppress(OSError):
             os.close(fd)
@@ -648,7 +648,7 @@ def _spawn(directory: Path, pid_fd: int, port: int) -> int:
     ]
     try:
         with _current_state().fd_lock:
-            launched = subprocess.run(  # noqa: S603 - the program comes from find_server_binary
+            launched = subprocess.run(
                 ["/bin/sh", "-c", _LAUNCH_SCRIPT, "sh", str(log), str(binary), *arguments],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -764,7 +764,7 @@ def _file_system_of(directory: Path) -> str | None:
     for line in mounts.splitlines():
         left, separator, right = line.partition(" - ")
         fields = left.split(" ")
-        if not separator or len(fields) < 5:  # noqa: PLR2004 - field five is the mount point, see proc(5)
+        if not separator or len(fields) < 5:
             continue
         mount_point = fields[4].replace("\\040", " ")
         if directory.is_relative_to(mount_point) and len(mount_point) >= best:
@@ -786,7 +786,7 @@ def _choose_socket_path(directory: Path) -> str:
         return wanted
     name = hashlib.sha256(os.fsencode(directory)).hexdigest()[:20] + ".sock"
     preferred = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    for base in dict.fromkeys((preferred, "/tmp")):  # noqa: S108 - only a private folder in it is used
+    for base in dict.fromkeys((preferred, "/tmp")):
         private = Path(base) / f"toromq-{os.getuid()}"
         candidate = str(private / name)
         if len(os.fsencode(candidate)) > _SOCKET_PATH_LIMIT:

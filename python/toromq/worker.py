@@ -16,14 +16,14 @@ from typing import Any, Final, Generic, NamedTuple, cast
 from toromq import _bridge
 from toromq._bridge import port, to_json
 from toromq.errors import ConfigurationError, RateLimitError, SerializationError, ToroError, UnrecoverableError
-from toromq.job import DataT, Job, ResultT
+from toromq.job import DataT, Job, ResultT, by_hand
 from toromq.options import check_queue_name, keep_policy, milliseconds, resolve_connection, whole
 from toromq.queue import Queue
 
 log = logging.getLogger("toromq")
 
 EVENTS: Final = frozenset(
-    "active completed failed progress stalled drained paused resumed ready closing closed error lock_lost".split()
+    ["active", "completed", "failed", "progress", "stalled", "drained", "paused", "resumed", "ready", "closing", "closed", "error", "lock_lost"]
 )
 _BUILT_IN_BACKOFFS: Final = frozenset(("fixed", "exponential"))
 Processor = Callable[[Job[Any, Any]], Any]
@@ -67,7 +67,7 @@ class Worker(Generic[DataT, ResultT]):
     def __init__(
         self,
         queue_name: str,
-        processor: Processor,
+        processor: Processor | None = None,
         /,
         *,
         connection: str | None = None,
@@ -87,10 +87,11 @@ class Worker(Generic[DataT, ResultT]):
     ) -> None:
         """See the class."""
         self.queue_name = check_queue_name(queue_name)
-        if not callable(processor):
+        if processor is not None and not callable(processor):
             raise ConfigurationError(f"processor: got {processor!r}; allowed is a function that takes a job")
         self.name = name or ""
-        self._processor = processor
+        self._processor: Processor = cast(Processor, processor)
+        self._hand: _bridge.NativeByHand | None = None
         call = getattr(processor, "__call__", None)  # noqa: B004 - an object may have an async __call__
         self._is_async = inspect.iscoroutinefunction(processor) or inspect.iscoroutinefunction(call)
         self._connection = connection
@@ -122,7 +123,7 @@ class Worker(Generic[DataT, ResultT]):
         self._results: dict[str, Any] = {}
         self._errors: dict[str, BaseException] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Future[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._ended: asyncio.Event | None = None
         self._is_paused = False
@@ -165,10 +166,10 @@ class Worker(Generic[DataT, ResultT]):
             if inspect.isawaitable(answer):
                 self._keep_task(asyncio.ensure_future(_listen(answer, event, self.queue_name)))
 
-    def _keep_task(self, task: asyncio.Task[Any] | asyncio.Future[Any]) -> None:
+    def _keep_task(self, task: asyncio.Future[Any]) -> None:
         # The loop alone holds a task weakly.
-        self._background.add(cast("asyncio.Task[Any]", task))
-        task.add_done_callback(lambda done: self._background.discard(cast("asyncio.Task[Any]", done)))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def __aenter__(self) -> Worker[DataT, ResultT]:
         """Start."""
@@ -182,6 +183,8 @@ class Worker(Generic[DataT, ResultT]):
     def _start(self) -> None:
         if self._native is not None:
             raise ToroError(f"the worker of {self.queue_name} runs already")
+        if self._processor is None:
+            raise ConfigurationError("processor: None, so this worker can only fetch by hand; give it a function")
         self._ended = asyncio.Event()
         url = resolve_connection(self._connection)
         self._ticket, self._native = port().attach(
@@ -232,6 +235,27 @@ class Worker(Generic[DataT, ResultT]):
                     await asyncio.wait(tasks)
             self._native.close(force)
         await self._ended.wait()
+
+    async def get_next_job(self, token: str, block: bool = True) -> Job[DataT, ResultT] | None:
+        """Fetch one job by hand, locked under `token` for `lock_duration`; its lock is not renewed.
+
+        Finish it with `job.move_to_completed` or `job.move_to_failed`. With `block`, waits up to `drain_delay` for a job.
+        """
+        if not isinstance(token, str) or not token or token == "0":
+            raise ConfigurationError(f"token: got {token!r}; allowed is a text that is not empty and not '0'")
+        if self._hand is None:
+            limiter = None if self._limiter is None else tuple(self._limiter)
+            self._hand = _bridge.NativeByHand(
+                resolve_connection(self._connection),
+                self._prefix,
+                self.queue_name,
+                self.name,
+                self._lock_duration,
+                self._drain_delay,
+                limiter,
+                *self._keep,
+            )
+        return by_hand(self._queue, self._hand, await port().call(self._hand.fetch, token, block))
 
     def pause(self) -> None:
         """Take no more jobs until `resume`; those in flight go on."""

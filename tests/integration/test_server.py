@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 import redis
-from toromq import cli, server
-from toromq.errors import ConfigurationError, RedisConnectionError
 
 from tests.support.eventually import eventually
 from tests.support.redisbox import free_port
+from toromq import cli, server
+from toromq.errors import ConfigurationError, RedisConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

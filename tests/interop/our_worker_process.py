@@ -15,9 +15,8 @@ from typing import Any
 # Started by path, so the tests' folder is not importable yet.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from toromq import Job, Worker
-
 from tests.interop.scripted import Gates, run_script
+from toromq import Job, Worker
 
 
 def _say(**fields: Any) -> None:

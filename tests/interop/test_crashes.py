@@ -106,8 +106,13 @@ async def test_a_worker_closed_by_force_leaves_its_job_to_the_stalled_pass(pair:
     job_id = await pair.b.add("n", {"value": "rescued"})
     await worker.started(job_id)
     await worker.close(force=True)
-    assert pair.keys.list("active") == [job_id]
-    assert pair.keys.redis.exists(pair.keys(f"{job_id}:lock")) == 1
+    if repr(pair.a) == "<toromq>":
+        # Ours hands back what it had to stop, next to run and without a spent attempt.
+        assert pair.keys.list("wait") == [job_id]
+        assert pair.keys.redis.exists(pair.keys(f"{job_id}:lock")) == 0
+    else:
+        assert pair.keys.list("active") == [job_id]
+        assert pair.keys.redis.exists(pair.keys(f"{job_id}:lock")) == 1
     pair.keys.redis.delete(pair.keys("stalled-check"))
     survivor = await pair.b.worker("value", stalled_interval=_INTERVAL)
     (completed,) = await survivor.said("completed", job_id=job_id)

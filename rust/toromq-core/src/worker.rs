@@ -495,9 +495,12 @@ fn entry(shared: &Shared, id: &str, outcome: JobOutcome) -> Option<Entry> {
         return None;
     }
     job.finishing = true;
-    let record = &job.record;
+    Some(describe(&job.record, &shared.settings, outcome))
+}
+
+fn describe(record: &JobRecord, settings: &WorkerSettings, outcome: JobOutcome) -> Entry {
     let mut entry = Entry {
-        id: id.to_owned(),
+        id: record.id.clone(),
         token: record.token.clone(),
         outcome: "wait",
         value: Vec::new(),
@@ -513,11 +516,7 @@ fn entry(shared: &Shared, id: &str, outcome: JobOutcome) -> Option<Entry> {
         JobOutcome::Completed(value) => {
             entry.outcome = "completed";
             entry.value = value;
-            entry.keep = keep(
-                record,
-                "removeOnComplete",
-                &shared.settings.remove_on_complete,
-            );
+            entry.keep = keep(record, "removeOnComplete", &settings.remove_on_complete);
         }
         JobOutcome::Failed {
             reason,
@@ -547,7 +546,7 @@ fn entry(shared: &Shared, id: &str, outcome: JobOutcome) -> Option<Entry> {
                 entry.outcome = "failed";
                 entry.value = reason.unwrap_or_else(|| "null".to_owned()).into_bytes();
                 entry.number = attempts.to_string();
-                entry.keep = keep(record, "removeOnFail", &shared.settings.remove_on_fail);
+                entry.keep = keep(record, "removeOnFail", &settings.remove_on_fail);
                 entry.last = true;
             } else {
                 entry.value = reason.unwrap_or_default().into_bytes();
@@ -566,7 +565,7 @@ fn entry(shared: &Shared, id: &str, outcome: JobOutcome) -> Option<Entry> {
             }
         }
     }
-    Some(entry)
+    entry
 }
 
 /// A keep policy as the script takes it: the job's own, else the worker's, else empty for "keep all".
@@ -628,13 +627,20 @@ struct Fetched {
     again: Vec<Entry>,
 }
 
-fn prepare(shared: &Shared, batch: &[Entry], want: usize, now: i64, again: bool) -> Call {
-    let settings = &shared.settings;
-    let mut call = Call::new(&scripts::FINISH_AND_FETCH, &shared.keys);
-    call.arg(shared.keys.base())
+fn prepare(
+    keys: &QueueKeys,
+    settings: &WorkerSettings,
+    token: &str,
+    batch: &[Entry],
+    want: usize,
+    now: i64,
+    again: bool,
+) -> Call {
+    let mut call = Call::new(&scripts::FINISH_AND_FETCH, keys);
+    call.arg(keys.base())
         .number(now)
         .number(want)
-        .arg(&shared.token)
+        .arg(token)
         .number(settings.lock_duration)
         .arg(&settings.name);
     match settings.limiter {
@@ -669,7 +675,15 @@ async fn finish_and_fetch(
     let sent = Instant::now();
     let reply = shared
         .commands
-        .call(&prepare(shared, batch, want, now, false))
+        .call(&prepare(
+            &shared.keys,
+            &shared.settings,
+            &shared.token,
+            batch,
+            want,
+            now,
+            false,
+        ))
         .await?;
     Ok(take_reply(shared, batch, reply, sent))
 }
@@ -822,8 +836,8 @@ fn settle(shared: &Shared, entry: &Entry, code: i64) -> Option<Entry> {
         shared,
         &entry.id,
         JobOutcome::Failed {
+            stack: Some(reason.clone()),
             reason: Some(reason),
-            stack: None,
             unrecoverable,
             delay: None,
         },
@@ -847,7 +861,15 @@ async fn recover(
                 let sent = Instant::now();
                 let reply = shared
                     .commands
-                    .call(&prepare(shared, &batch, 0, now, true))
+                    .call(&prepare(
+                        &shared.keys,
+                        &shared.settings,
+                        &shared.token,
+                        &batch,
+                        0,
+                        now,
+                        true,
+                    ))
                     .await?;
                 pending.extend(take_reply(shared, &batch, reply, sent).again);
             }
@@ -884,6 +906,104 @@ async fn recover(
                 shared.sink.error(&error.to_string());
                 backoff.pause().await;
             }
+        }
+    }
+}
+
+/// Takes and finishes jobs one by one for a user who runs them without a worker's loop. Locks are not renewed.
+#[derive(Debug)]
+pub struct ByHand {
+    keys: QueueKeys,
+    link: Link,
+    blocking: Link,
+    settings: WorkerSettings,
+}
+
+impl ByHand {
+    /// Nothing is sent until it is used.
+    #[must_use]
+    pub fn new(connection: &ConnectionSettings, keys: QueueKeys, settings: WorkerSettings) -> Self {
+        let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name));
+        Self {
+            link: Link::new(connection),
+            blocking,
+            keys,
+            settings,
+        }
+    }
+
+    /// Makes one job active under `token`; with `block`, waits up to the drain delay for one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::call`].
+    pub async fn fetch(&self, token: &str, block: bool) -> Result<Option<JobRecord>> {
+        let found = self.fetch_now(token).await?;
+        if found.is_some() || !block {
+            return Ok(found);
+        }
+        let mut cmd = redis::cmd("BZPOPMIN");
+        cmd.arg(self.keys.of("marker"))
+            .arg(self.settings.drain_delay_s);
+        let deadline = Duration::from_secs_f64(self.settings.drain_delay_s + 1.0);
+        match tokio::time::timeout(deadline, self.blocking.send("wait for marker", &cmd)).await {
+            Ok(answer) => drop(answer?),
+            // The server stopped answering without closing: only a new connection helps.
+            Err(_) => self.blocking.reset().await,
+        }
+        self.fetch_now(token).await
+    }
+
+    async fn fetch_now(&self, token: &str) -> Result<Option<JobRecord>> {
+        let call = prepare(&self.keys, &self.settings, token, &[], 1, wall_ms(), false);
+        let mut fetched = items(self.link.call(&call).await?)
+            .into_iter()
+            .nth(1)
+            .map(items)
+            .unwrap_or_default();
+        if fetched.is_empty() {
+            return Ok(None);
+        }
+        let Some(job) = items(fetched.swap_remove(0)).into_iter().next() else {
+            return Ok(None);
+        };
+        let mut job = items(job).into_iter();
+        let (Some(id), Some(started), Some(stored)) = (job.next(), job.next(), job.next()) else {
+            return Ok(None);
+        };
+        let mut record = JobRecord::new(text(&id), token.to_owned(), stored);
+        record.attempts_started = integer(&started);
+        Ok(Some(record))
+    }
+
+    /// Writes down what became of a job that is locked under `record.token`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Script`] when it is refused; then nothing was changed.
+    pub async fn finish(&self, record: JobRecord, outcome: JobOutcome) -> Result<()> {
+        let entry = describe(&record, &self.settings, outcome);
+        let call = prepare(
+            &self.keys,
+            &self.settings,
+            "",
+            std::slice::from_ref(&entry),
+            0,
+            wall_ms(),
+            false,
+        );
+        let reply = items(self.link.call(&call).await?)
+            .into_iter()
+            .next()
+            .map(items)
+            .unwrap_or_default();
+        match reply.first().map(integer).and_then(Code::from_value) {
+            Some(code) => Err(Error::Script {
+                operation: "finish",
+                code,
+                job_id: record.id,
+            }),
+            None => Ok(()),
         }
     }
 }

@@ -30,6 +30,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<port::Port>()?;
     module.add_class::<queue::NativeQueue>()?;
     module.add_class::<worker::NativeWorker>()?;
+    module.add_class::<worker::NativeByHand>()?;
     module.add_function(wrap_pyfunction!(to_json, module)?)?;
     module.add_function(wrap_pyfunction!(from_json, module)?)?;
     module.add_function(wrap_pyfunction!(runtime::shutdown, module)?)?;

@@ -7,7 +7,7 @@ use toromq_core::{
     job::JobRecord,
     keys::QueueKeys,
     link::ConnectionSettings,
-    worker::{JobOutcome, Sink, Worker, WorkerSettings},
+    worker::{ByHand, JobOutcome, Sink, Worker, WorkerSettings},
 };
 
 use crate::{
@@ -145,5 +145,105 @@ impl NativeWorker {
 
     fn close(&self, force: bool) {
         self.worker.close(force);
+    }
+}
+
+/// Fetching and finishing without a worker's loop.
+#[pyclass(frozen, module = "toromq._native")]
+pub(crate) struct NativeByHand {
+    hand: Arc<ByHand>,
+}
+
+#[pymethods]
+impl NativeByHand {
+    #[new]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        url: &str,
+        prefix: &str,
+        queue: &str,
+        name: String,
+        lock_duration: u64,
+        drain_delay_s: f64,
+        limiter: Option<(u64, u64)>,
+        remove_on_complete: String,
+        remove_on_fail: String,
+    ) -> PyResult<Self> {
+        let connection = ConnectionSettings::new(url).map_err(|error| to_python(&error))?;
+        let settings = WorkerSettings {
+            name,
+            concurrency: 1,
+            lock_duration,
+            lock_renew_time: lock_duration / 2,
+            stalled_interval: lock_duration,
+            max_stalled_count: 1,
+            drain_delay_s,
+            limiter,
+            maximum_rate_limit_delay: 0,
+            remove_on_complete,
+            remove_on_fail,
+        };
+        Ok(Self {
+            hand: Arc::new(ByHand::new(
+                &connection,
+                QueueKeys::new(prefix, queue),
+                settings,
+            )),
+        })
+    }
+
+    fn fetch(&self, port: &Port, ticket: u64, token: String, block: bool) -> PyResult<()> {
+        let (hand, inbox) = (Arc::clone(&self.hand), Arc::clone(&port.inbox));
+        runtime::handle()?.spawn(async move {
+            inbox.put(
+                ticket,
+                hand.fetch(&token, block)
+                    .await
+                    .map_or_else(Item::Failed, Item::Job),
+            );
+        });
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn finish(
+        &self,
+        port: &Port,
+        ticket: u64,
+        id: String,
+        token: String,
+        attempts_made: i64,
+        fields: Vec<(String, Vec<u8>)>,
+        returnvalue: Option<Vec<u8>>,
+        reason: Option<String>,
+        stack: Option<String>,
+        unrecoverable: bool,
+    ) -> PyResult<()> {
+        let record = JobRecord {
+            id,
+            token,
+            fields,
+            attempts_started: 0,
+            attempts_made,
+        };
+        let outcome = match returnvalue {
+            Some(value) => JobOutcome::Completed(value),
+            None => JobOutcome::Failed {
+                reason,
+                stack,
+                unrecoverable,
+                delay: None,
+            },
+        };
+        let (hand, inbox) = (Arc::clone(&self.hand), Arc::clone(&port.inbox));
+        runtime::handle()?.spawn(async move {
+            inbox.put(
+                ticket,
+                hand.finish(record, outcome)
+                    .await
+                    .map_or_else(Item::Failed, |()| Item::None),
+            );
+        });
+        Ok(())
     }
 }
