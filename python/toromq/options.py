@@ -16,7 +16,11 @@ from toromq.errors import ConfigurationError
 
 MAX_PRIORITY = 2_097_151
 _STRUCTURES = frozenset(
-    ["wait", "paused", "active", "prioritized", "delayed", "waiting-children", "completed", "failed", "stalled", "stalled-check", "limiter", "meta", "marker", "events", "id", "pc", "repeat", "de", "dn", "metrics", "priority", "delay"]
+    (
+        "wait", "paused", "active", "prioritized", "delayed", "waiting-children", "completed", "failed", "stalled",
+        "stalled-check", "limiter", "meta", "marker", "events", "id", "pc", "repeat", "de", "dn", "metrics", "priority",
+        "delay",
+    )
 )
 
 
@@ -92,7 +96,7 @@ def milliseconds(name: str, value: Any) -> int:
     if isinstance(value, timedelta):
         value = value / timedelta(milliseconds=1)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
-        raise ConfigurationError(f"{name}: got {value!r}; allowed is a timedelta or a number of milliseconds, 0 or more")
+        raise ConfigurationError(f"{name}: got {value!r}; allowed is a timedelta or milliseconds, 0 or more")
     return round(value)
 
 

@@ -23,7 +23,10 @@ from toromq.queue import Queue
 log = logging.getLogger("toromq")
 
 EVENTS: Final = frozenset(
-    ["active", "completed", "failed", "progress", "stalled", "drained", "paused", "resumed", "ready", "closing", "closed", "error", "lock_lost"]
+    (
+        "active", "completed", "failed", "progress", "stalled", "drained", "paused", "resumed", "ready", "closing",
+        "closed", "error", "lock_lost",
+    )
 )
 _BUILT_IN_BACKOFFS: Final = frozenset(("fixed", "exponential"))
 Processor = Callable[[Job[Any, Any]], Any]
@@ -239,7 +242,7 @@ class Worker(Generic[DataT, ResultT]):
     async def get_next_job(self, token: str, block: bool = True) -> Job[DataT, ResultT] | None:
         """Fetch one job by hand, locked under `token` for `lock_duration`; its lock is not renewed.
 
-        Finish it with `job.move_to_completed` or `job.move_to_failed`. With `block`, waits up to `drain_delay` for a job.
+        Finish it with `job.move_to_completed` or `job.move_to_failed`. With `block`, waits up to `drain_delay`.
         """
         if not isinstance(token, str) or not token or token == "0":
             raise ConfigurationError(f"token: got {token!r}; allowed is a text that is not empty and not '0'")
