@@ -236,6 +236,8 @@ class Worker(Generic[DataT, ResultT]):
                     task.cancel("the worker closes")
                 if tasks and self._is_async:
                     await asyncio.wait(tasks)
+                    # The callbacks of the tasks that just ended run in the loop's next turn.
+                    await asyncio.sleep(0)
             self._native.close(force)
         await self._ended.wait()
 
@@ -303,7 +305,8 @@ class Worker(Generic[DataT, ResultT]):
                 job: Job[Any, Any] = Job(self._queue, stored)
                 self._jobs[job.id] = job
                 self._emit("active", job)
-                self._running[job.id] = asyncio.create_task(self._run(job))
+                task = self._running[job.id] = asyncio.create_task(self._run(job))
+                task.add_done_callback(lambda _, job_id=job.id: self._never_began(job_id))  # type: ignore[misc]
         elif event == "completed":
             job = self._jobs.pop(value)
             self._emit("completed", job, self._results.pop(value, None))
@@ -335,6 +338,12 @@ class Worker(Generic[DataT, ResultT]):
             assert self._ended is not None
             self._ended.set()
             self._emit("closed")
+
+    def _never_began(self, job_id: str) -> None:
+        # A task that is cancelled before its first step runs none of its own code, so it says nothing of its job.
+        if self._running.pop(job_id, None) is not None and self._native is not None:
+            self._jobs.pop(job_id, None)
+            self._native.wait(job_id)
 
     async def _run(self, job: Job[Any, Any]) -> None:
         native = self._native
