@@ -320,9 +320,9 @@ class Worker(Generic[DataT, ResultT]):
             self._emit("failed", job, self._errors.pop(job.id, None) or UnrecoverableError(reason))
         elif event == "lock_lost":
             lost = self._jobs.pop(value, None)
-            task = self._running.get(value)
-            if task is not None:
-                task.cancel("the job's lock was lost")
+            running = self._running.get(value)
+            if running is not None:
+                running.cancel("the job's lock was lost")
             if lost is not None:
                 self._emit("lock_lost", lost)
         elif event == "stalled":
