@@ -231,6 +231,8 @@ class Worker(Generic[DataT, ResultT]):
         if not self._ended.is_set():
             self._emit("closing", "closing queue")
             if force:
+                # Else it would take what it is handing back.
+                self._native.set_paused(True)
                 tasks = list(self._running.values())
                 for task in tasks:
                     task.cancel("the worker closes")

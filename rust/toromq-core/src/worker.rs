@@ -250,10 +250,11 @@ async fn run(
     let mut gone_deadline: Option<Instant> = None;
 
     loop {
+        // Read before the outcomes: whatever was said before the close must be seen with it.
+        let level = *shared.closing.borrow();
         while let Ok((id, outcome)) = outcomes.try_recv() {
             pending.extend(entry(&shared, &id, outcome));
         }
-        let level = *shared.closing.borrow();
         let held = shared.held.lock().expect("no panic while held").len();
         if level > 0 && pending.is_empty() && (held == 0 || level > 1) {
             break;
