@@ -10,8 +10,8 @@ help: ## list the commands
 
 $(BIN)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c "import tomllib;print('\n'.join(tomllib.load(open('pyproject.toml','rb'))['project']['optional-dependencies']['dev']))" > $(VENV)/dev.txt
-	$(BIN)/pip install --quiet -r $(VENV)/dev.txt
+	$(BIN)/python -c "import tomllib;print('\n'.join(tomllib.load(open('pyproject.toml','rb'))['dependency-groups']['tools']))" > $(VENV)/tools.txt
+	$(BIN)/pip install --quiet -r $(VENV)/tools.txt
 	touch $@
 
 build: $(BIN)/.ready ## build the engine and install the package into .venv

@@ -23,6 +23,15 @@ fn from_json<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     json::from_json(py, text)
 }
 
+/// Every Lua command: name, text, names of its keys, names of its arguments. For tests.
+#[pyfunction]
+fn scripts() -> Vec<(&'static str, &'static str, &'static [&'static str], &'static [&'static str])> {
+    toromq_core::scripts::ALL
+        .iter()
+        .map(|script| (script.name, script.source, script.keys, script.args))
+        .collect()
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("version", env!("CARGO_PKG_VERSION"))?;
@@ -33,6 +42,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<worker::NativeByHand>()?;
     module.add_function(wrap_pyfunction!(to_json, module)?)?;
     module.add_function(wrap_pyfunction!(from_json, module)?)?;
+    module.add_function(wrap_pyfunction!(scripts, module)?)?;
     module.add_function(wrap_pyfunction!(runtime::shutdown, module)?)?;
     Ok(())
 }
