@@ -25,7 +25,12 @@ fn from_json<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> {
 
 /// Every Lua command: name, text, names of its keys, names of its arguments. For tests.
 #[pyfunction]
-fn scripts() -> Vec<(&'static str, &'static str, &'static [&'static str], &'static [&'static str])> {
+fn scripts() -> Vec<(
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+)> {
     toromq_core::scripts::ALL
         .iter()
         .map(|script| (script.name, script.source, script.keys, script.args))
