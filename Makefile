@@ -20,7 +20,8 @@ build: $(BIN)/.ready ## build the engine and install the package into .venv
 lint: $(BIN)/.ready ## check formats, lints and types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
-	$(BIN)/ruff check python tests
+	$(BIN)/python tools/make_sync.py --check
+	$(BIN)/ruff check .
 	$(BIN)/mypy python/toromq
 
 test: build ## run every test

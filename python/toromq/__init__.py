@@ -2,6 +2,9 @@
 
 from toromq import server as server  # first: its exit hook must run after the engine's
 from toromq._bridge import version as __version__
+from toromq._consumer import RateLimit
+from toromq._run import run
+from toromq.connection import Connection
 from toromq.errors import (
     ConfigurationError,
     JobNotFoundError,
@@ -13,13 +16,14 @@ from toromq.errors import (
     UnrecoverableError,
 )
 from toromq.job import Job
-from toromq.options import Backoff, JobOptions, KeepJobs
-from toromq.queue import JobLogs, Queue
-from toromq.worker import RateLimit, Worker, run
+from toromq.options import Backoff, JobLogs, JobOptions, KeepJobs
+from toromq.queue import Queue
+from toromq.worker import Worker
 
 __all__ = [
     "Backoff",
     "ConfigurationError",
+    "Connection",
     "Job",
     "JobLogs",
     "JobNotFoundError",

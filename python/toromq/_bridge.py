@@ -12,21 +12,33 @@ from collections.abc import Callable
 from typing import Any
 
 from toromq import _native
+from toromq.errors import ToroError
 
 to_json = _native.to_json
 from_json = _native.from_json
+NativeConnection = _native.NativeConnection
 NativeQueue = _native.NativeQueue
 NativeWorker = _native.NativeWorker
 NativeByHand = _native.NativeByHand
 version: str = _native.version
 
 _tickets = itertools.count(1)
+_blocking = threading.local()
 _ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Port] = weakref.WeakKeyDictionary()
 
 # Before the interpreter waits for its threads: the engine's own must be gone by then.
 threading._register_atexit(_native.shutdown)  # type: ignore[attr-defined]
+
+
+def _forget_ports() -> None:
+    _ports.clear()
+    global _blocking
+    _blocking = threading.local()
+
+
 # A forked child has none of the engine's threads and none of the parent's event loops.
-os.register_at_fork(after_in_child=_ports.clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_ports)
 
 
 class Port:
@@ -88,4 +100,59 @@ def port() -> Port:
     found = _ports.get(loop)
     if found is None:
         found = _ports[loop] = Port(loop)
+    return found
+
+
+class BlockingPort:
+    """Where the engine's answers reach one thread that has nothing else to do."""
+
+    def __init__(self) -> None:
+        """For the calling thread."""
+        self._port = _native.Port(blocking=True)
+
+    def call(self, operation: Callable[..., None], *arguments: Any) -> Any:
+        """Start an operation of the engine and wait for its answer, without the interpreter's lock."""
+        ticket = next(_tickets)
+        operation(self._port, ticket, *arguments)
+        while True:
+            arrived = self._port.wait()
+            if not arrived:
+                raise ToroError("the process ends; nothing can be waited for any more")
+            for answered, value in arrived:
+                # Others are answers to calls that Ctrl-C interrupted.
+                if answered != ticket:
+                    continue
+                if isinstance(value, Exception):
+                    raise value
+                return value
+
+    def attach(self, receiver: Callable[[Any], None], start: Callable[[Any, int], Any]) -> tuple[int, Any]:
+        """Start something that keeps sending, to a thread of its own; give its ticket and what `start` returned."""
+        port = _native.Port(blocking=True)
+        ticket = next(_tickets)
+        started = start(port, ticket)
+        _received.add(ticket)
+
+        def receive() -> None:
+            while ticket in _received and (arrived := port.wait()):
+                for _, value in arrived:
+                    receiver(value)
+
+        threading.Thread(target=receive, name="toromq-events").start()
+        return ticket, started
+
+    def detach(self, ticket: int) -> None:
+        """Stop listening to a ticket."""
+        _received.discard(ticket)
+
+
+# Tickets that a thread listens to.
+_received: set[int] = set()
+
+
+def blocking_port() -> BlockingPort:
+    """The port of the calling thread."""
+    found: BlockingPort | None = getattr(_blocking, "port", None)
+    if found is None:
+        found = _blocking.port = BlockingPort()
     return found

@@ -1,7 +1,7 @@
 """The ``toromq`` command.
 
 Exit codes: 0 for success, 1 for an error, 2 for a wrong command line, and 3 when ``server status``
-finds no running server, as service managers have it.
+finds no running server, as service managers have it; 130 after Ctrl-C, as shells have it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from toromq import server
 from toromq.errors import ToroError
+from toromq.server.launcher import stop_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ __all__ = ["main"]
 
 EXIT_ERROR: Final = 1
 EXIT_NOT_RUNNING: Final = 3
+EXIT_INTERRUPTED: Final = 130
 
 _EXAMPLES: Final = """\
 example:
@@ -32,14 +34,7 @@ example:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        arguments: The words after the program's name. Default: those of this process.
-
-    Returns:
-        The exit code.
-    """
+    """Run the command and give its exit code; `arguments` are the words after its name, by default this process's."""
     options = _parser().parse_args(arguments)
     try:
         if options.action == "start":
@@ -50,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ToroError, OSError) as error:
         print(f"toromq: {error}", file=sys.stderr)
         return EXIT_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,7 +104,7 @@ def _start(path: str, port: int | None) -> int:
     print(f"{'Already running' if before.running else 'Started'}: {after.version}, process {after.pid}")
     print("Connect to it with any of:")
     _print_urls(after)
-    print(f"It runs until: toromq server stop --path {path}")
+    print(f"It runs until: {stop_command(after.path)}")
     return 0
 
 

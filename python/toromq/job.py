@@ -3,145 +3,21 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, cast
 
-from toromq._bridge import from_json, port, to_json
-from toromq.errors import SerializationError, ToroError, UnrecoverableError
-
-if TYPE_CHECKING:
-    from toromq._bridge import NativeByHand
-    from toromq.queue import Queue
-
-DataT = TypeVar("DataT")
-ResultT = TypeVar("ResultT")
+from toromq._bridge import NativeByHand, port, to_json
+from toromq._job_fields import DataT, JobFields, ResultT
+from toromq.errors import ToroError, UnrecoverableError
 
 
-class Job(Generic[DataT, ResultT]):
+class Job(JobFields[DataT, ResultT]):
     """One unit of work, as it was stored when it was read. Data is decoded when it is first looked at."""
 
-    def __init__(self, queue: Queue[Any, Any], stored: tuple[str, str, int, int, dict[str, bytes]]) -> None:
-        """Made by queues and workers."""
-        self._queue = queue
-        self.id, self.token, self.attempts_started, self.attempts_made, self._fields = stored
-        self._decoded: dict[str, Any] = {}
-        self._hand: NativeByHand | None = None
-
-    def __repr__(self) -> str:
-        """Without data, which may be secret."""
-        return f"<Job {self.id} {self.name!r} of {self.queue_name!r}>"
-
-    def _text(self, field: str) -> str | None:
-        value = self._fields.get(field)
-        return None if value is None else value.decode("utf-8", "replace")
-
-    def _integer(self, field: str) -> int:
-        try:
-            return int(float(self._fields.get(field, b"0")))
-        except (ValueError, OverflowError):
-            return 0
-
-    def _json(self, field: str, default: Any) -> Any:
-        if field not in self._decoded:
-            value = self._fields.get(field)
-            try:
-                self._decoded[field] = default if value is None else from_json(value)
-            except SerializationError as error:
-                raise SerializationError(f"job {self.id}: the stored {field} is no JSON: {error}") from error
-        return self._decoded[field]
-
-    @property
-    def queue_name(self) -> str:
-        """The queue's name."""
-        return self._queue.name
-
-    @property
-    def name(self) -> str:
-        """The job's name."""
-        return self._text("name") or ""
-
-    @property
-    def data(self) -> DataT:
-        """What the job was added with."""
-        return cast(DataT, self._json("data", {}))
-
-    @property
-    def opts(self) -> dict[str, Any]:
-        """The stored options, by the names they are stored under."""
-        return cast("dict[str, Any]", self._json("opts", {"attempts": 0}))
-
-    @property
-    def timestamp(self) -> int:
-        """When it was added, in milliseconds since the epoch."""
-        return self._integer("timestamp")
-
-    @property
-    def delay(self) -> int:
-        """Milliseconds between its timestamp and its first run."""
-        return self._integer("delay")
-
-    @property
-    def priority(self) -> int:
-        """0 for a standard job; lower runs first."""
-        return self._integer("priority")
-
-    @property
-    def progress(self) -> Any:
-        """What its processor last reported; 0 before."""
-        return self._json("progress", 0)
-
-    @property
-    def returnvalue(self) -> ResultT | None:
-        """What its processor returned."""
-        return cast("ResultT | None", self._json("returnvalue", None))
-
-    @property
-    def failed_reason(self) -> str | None:
-        """Why its last attempt failed."""
-        return self._text("failedReason") or None
-
-    @property
-    def stacktrace(self) -> list[str]:
-        """A traceback for each failed attempt."""
-        return cast("list[str]", self._json("stacktrace", []))
-
-    @property
-    def stalled_counter(self) -> int:
-        """How often its worker died."""
-        return self._integer("stc")
-
-    @property
-    def processed_on(self) -> int | None:
-        """When its last run began, in milliseconds since the epoch."""
-        return self._integer("processedOn") or None
-
-    @property
-    def finished_on(self) -> int | None:
-        """When it completed or failed, in milliseconds since the epoch."""
-        return self._integer("finishedOn") or None
-
-    @property
-    def processed_by(self) -> str | None:
-        """The name of the worker that ran it."""
-        return self._text("pb")
-
-    @property
-    def deferred_failure(self) -> str | None:
-        """Why the next worker will fail it without running it."""
-        return self._text("defa")
-
-    @property
-    def parent_key(self) -> str | None:
-        """The full key of its parent."""
-        return self._text("parentKey")
-
-    @property
-    def parent(self) -> dict[str, Any] | None:
-        """Its parent: id and queueKey."""
-        return cast("dict[str, Any] | None", self._json("parent", None))
+    _hand: NativeByHand | None = None
 
     async def get_state(self) -> str:
         """The state it is in now."""
-        return await self._queue.get_job_state(self.id)
+        return cast(str, await self._queue.get_job_state(self.id))
 
     async def update_data(self, data: DataT) -> None:
         """Replace its data.
@@ -202,7 +78,7 @@ class Job(Generic[DataT, ResultT]):
         return by_hand(self._queue, hand, await port().call(hand.fetch, token, False))
 
 
-def by_hand(queue: Queue[Any, Any], hand: NativeByHand, stored: Any) -> Job[Any, Any] | None:
+def by_hand(queue: Any, hand: NativeByHand, stored: Any) -> Job[Any, Any] | None:
     """A job that its user finishes without a worker's loop."""
     if stored is None:
         return None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
 
-from toromq import server
 from toromq._bridge import to_json
 from toromq.errors import ConfigurationError
 
@@ -22,6 +20,23 @@ _STRUCTURES = frozenset(
         "delay",
     )
 )
+
+
+STATES: Final = ("active", "completed", "delayed", "failed", "prioritized", "waiting", "waiting-children")
+
+
+class Missing:
+    """No data was given, which is not the same as None."""
+
+
+MISSING: Final = Missing()
+
+
+class JobLogs(NamedTuple):
+    """Lines of a job's log, and how many there are in all."""
+
+    logs: list[str]
+    count: int  # type: ignore[assignment]  # tuples have a method of this name; nobody calls it here
 
 
 class KeepJobs(TypedDict, total=False):
@@ -218,11 +233,10 @@ def packed(name: str, data: bytes, given: Mapping[str, Any], has_defaults: Mappi
     return (own_id, name, data, to_json(stored, "options"), timestamp, delay, priority, lifo)
 
 
-def resolve_connection(connection: str | None) -> str:
-    """The URL to connect to; starts or joins an embedded server where `connection` names one."""
-    url = connection or os.environ.get("TOROMQ_URL") or "redis://localhost:6379/0"
-    if not isinstance(url, str):
-        raise ConfigurationError(f"connection: got {url!r}; allowed is a URL")
-    if url.startswith("embedded:"):
-        return server.connect(url.removeprefix("embedded:") or ".toromq").url
-    return url
+def states_of(given: Iterable[str]) -> list[str]:
+    """The states asked for, by the names that scripts know."""
+    states = ["waiting" if state in ("wait", "paused") else state for state in given]
+    for state in states:
+        if state not in STATES:
+            raise ConfigurationError(f"types: got {state!r}; allowed are {', '.join(STATES)}")
+    return states

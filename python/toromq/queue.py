@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Generic, NamedTuple, Unpack
+from typing import Any, Generic, Unpack
 
 from toromq import _bridge
 from toromq._bridge import port, to_json
-from toromq.errors import ConfigurationError
-from toromq.job import DataT, Job, ResultT
-from toromq.options import JobOptions, check_queue_name, packed, resolve_connection, whole
-
-STATES: Final = ("active", "completed", "delayed", "failed", "prioritized", "waiting", "waiting-children")
-
-
-class _Missing:
-    """No data was given, which is not the same as None."""
-
-
-_MISSING: Final = _Missing()
-
-
-class JobLogs(NamedTuple):
-    """Lines of a job's log, and how many there are in all."""
-
-    logs: list[str]
-    count: int  # type: ignore[assignment]  # tuples have a method of this name; nobody calls it here
+from toromq._job_fields import DataT, ResultT
+from toromq.connection import Connection, connection_of
+from toromq.job import Job
+from toromq.options import MISSING, STATES, JobLogs, JobOptions, Missing, check_queue_name, packed, states_of, whole
 
 
 class Queue(Generic[DataT, ResultT]):
@@ -34,13 +19,13 @@ class Queue(Generic[DataT, ResultT]):
 
     Args:
         name: the queue's name; no ':' in it.
-        connection: a URL: redis://, rediss://, unix:// or embedded:PATH. Default: $TOROMQ_URL, else
-            redis://localhost:6379/0.
+        connection: a toromq.Connection, which queues can share, or a URL: redis://, rediss://, unix:// or
+            embedded:PATH. Default: $TOROMQ_URL, else redis://localhost:6379/0.
         prefix: what its keys begin with.
         default_job_options: options for every job that does not give its own.
         max_len_events: about how many events to keep; default: what the queue has, or 10,000.
 
-    Operations raise RedisConnectionError when Redis stays away for five seconds.
+    Operations raise RedisConnectionError when Redis stays away for the connection's `command_timeout`.
     """
 
     def __init__(
@@ -48,7 +33,7 @@ class Queue(Generic[DataT, ResultT]):
         name: str,
         /,
         *,
-        connection: str | None = None,
+        connection: Connection | str | None = None,
         prefix: str = "bull",
         default_job_options: JobOptions | None = None,
         max_len_events: int | None = None,
@@ -58,7 +43,7 @@ class Queue(Generic[DataT, ResultT]):
         self.prefix = prefix
         self.default_job_options: JobOptions = default_job_options or {}
         packed("check", b"{}", {}, self.default_job_options)
-        self._connection = connection
+        self._connection = connection_of(connection)
         self._max_events = None if max_len_events is None else whole("max_len_events", max_len_events, 0)
         self._made: tuple[int, _bridge.NativeQueue] | None = None
         self._on_progress: Callable[[Job[Any, Any], Any], None] | None = None
@@ -67,8 +52,9 @@ class Queue(Generic[DataT, ResultT]):
         pid = os.getpid()
         # A forked child must not use its parent's connection.
         if self._made is None or self._made[0] != pid:
-            url = resolve_connection(self._connection)
-            made = _bridge.NativeQueue(url, self.prefix, self.name, f"toromq:{_bridge.version}", self._max_events)
+            connection = self._connection._native()
+            writer = f"toromq:{_bridge.version}"
+            made = _bridge.NativeQueue(connection, self.prefix, self.name, writer, self._max_events)
             self._made = (pid, made)
         return self._made[1]
 
@@ -89,7 +75,7 @@ class Queue(Generic[DataT, ResultT]):
         self._made = None
 
     async def add(
-        self, name: str, data: DataT | _Missing = _MISSING, /, **options: Unpack[JobOptions]
+        self, name: str, data: DataT | Missing = MISSING, /, **options: Unpack[JobOptions]
     ) -> Job[DataT, ResultT]:
         """Add a job.
 
@@ -99,9 +85,9 @@ class Queue(Generic[DataT, ResultT]):
         Raises:
             SerializationError: `data` is not JSON; the message gives the path.
             ConfigurationError: an option is not allowed.
-            RedisConnectionError: Redis stayed away for five seconds.
+            RedisConnectionError: Redis stayed away for the connection's `command_timeout`.
         """
-        text = b"{}" if isinstance(data, _Missing) else to_json(data, "data")
+        text = b"{}" if isinstance(data, Missing) else to_json(data, "data")
         job = packed(name, text, options, self.default_job_options)
         (job_id,) = await port().call(self._native().add, [job])
         return self._added(job_id, job)
@@ -143,13 +129,13 @@ class Queue(Generic[DataT, ResultT]):
         self, types: str | Sequence[str] | None = None, start: int = 0, end: int = -1, asc: bool = False
     ) -> list[Job[DataT, ResultT]]:
         """Jobs in the given states (default: all), each state's range on its own; newest first unless `asc`."""
-        states = _states((types,) if isinstance(types, str) else types or STATES)
+        states = states_of((types,) if isinstance(types, str) else types or STATES)
         found = await port().call(self._native().get_jobs, states, start, end, asc)
         return [Job(self, stored) for stored in found]
 
     async def get_job_counts(self, *types: str) -> dict[str, int]:
         """How many jobs each state holds, at one moment; all states without arguments."""
-        states = _states(types or STATES)
+        states = states_of(types or STATES)
         counts = await port().call(self._native().get_counts, states)
         return dict(zip(states, counts, strict=True))
 
@@ -178,11 +164,3 @@ class Queue(Generic[DataT, ResultT]):
         """
         keep = 0 if keep_logs is None else whole("keep_logs", keep_logs, 0)
         return int(await port().call(self._native().add_log, str(job_id), str(row), keep))
-
-
-def _states(given: Iterable[str]) -> list[str]:
-    states = ["waiting" if state in ("wait", "paused") else state for state in given]
-    for state in states:
-        if state not in STATES:
-            raise ConfigurationError(f"types: got {state!r}; allowed are {', '.join(STATES)}")
-    return states

@@ -45,6 +45,9 @@ pub enum Error {
         /// The job.
         job_id: String,
     },
+    /// Something stored is not what it must be.
+    #[error("{0}")]
+    Broken(String),
     /// The worker was closed.
     #[error("the worker is closed; make a new one")]
     Closed,

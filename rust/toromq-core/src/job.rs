@@ -73,6 +73,37 @@ impl JobRecord {
             .map_or(0, |number| number as i64)
     }
 
+    /// Why it must not be run, if so: what was decided while it waited, or what is wrong with what is stored.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        if self.field("name").is_none() {
+            return Some(format!(
+                "job {} was queued but its hash was missing or had no name (removed by another client, or evicted); \
+                 there is nothing to run",
+                self.id
+            ));
+        }
+        if let Some(reason) = self.text("defa") {
+            return Some(reason);
+        }
+        ["data", "opts"].into_iter().find_map(|name| {
+            let stored = self.field(name)?;
+            let broken = match std::str::from_utf8(stored) {
+                // Its content is none of our business, and a lone surrogate of Node is one for the reader of it.
+                Ok(text) => serde_json::from_str::<serde::de::IgnoredAny>(text)
+                    .err()
+                    .map(|error| error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            broken.map(|error| {
+                format!(
+                    "the stored {name} of job {} is no JSON ({error}); it was not run",
+                    self.id
+                )
+            })
+        })
+    }
+
     /// The job's options; empty where they are missing or broken.
     #[must_use]
     pub fn options(&self) -> serde_json::Map<String, serde_json::Value> {

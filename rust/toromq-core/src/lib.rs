@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod connection;
 pub mod error;
 pub mod job;
 pub mod keys;

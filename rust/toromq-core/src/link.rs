@@ -3,50 +3,24 @@
 
 use std::time::Duration;
 
-use redis::{
-    Client, Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection,
-};
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
 
 use crate::{
+    connection::ConnectionSettings,
     error::{Error, Outcome, Result},
     keys::QueueKeys,
     scripts::Script,
 };
 
-/// Where Redis is and how long to wait for it.
-#[derive(Debug, Clone)]
-pub struct ConnectionSettings {
-    client: Client,
-    endpoint: String,
-    /// How long making a connection may take.
-    pub connect_timeout: Duration,
-    /// How long a producer tries before it gives up, and how long any single reply may take.
-    pub command_timeout: Duration,
-}
-
-impl ConnectionSettings {
-    /// Reads a `redis://`, `rediss://` or `unix://` URL.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] when the URL can't be understood; the message has no password in it.
-    pub fn new(url: &str) -> Result<Self> {
-        // The TLS library wants its provider chosen before the first handshake; a second choice is refused, and harmless.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::open(url).map_err(|error| {
-            Error::Config(format!(
-                "connection: this is no Redis URL ({error}); expected redis://host:port/db, rediss://..., unix:///path"
-            ))
-        })?;
-        let endpoint = client.get_connection_info().addr().to_string();
-        Ok(Self {
-            client,
-            endpoint,
-            connect_timeout: Duration::from_secs(2),
-            command_timeout: Duration::from_secs(5),
-        })
-    }
-}
+/// Words in a refusal that says "not now": nothing was done, and the same may work later.
+const PASSING: &[&str] = &[
+    "BUSY",
+    "LOADING",
+    "MISCONF",
+    "NOREPLICAS",
+    "OOM",
+    "UNBLOCKED",
+];
 
 /// A script call: which script, on which queue, with what.
 #[derive(Debug, Clone)]
@@ -114,7 +88,14 @@ pub struct Link {
     response_timeout: Option<Duration>,
     client_name: Option<String>,
     // An async mutex: it is held while connecting, so that callers who come meanwhile share the new connection.
-    current: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    current: tokio::sync::Mutex<Current>,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    connection: Option<MultiplexedConnection>,
+    /// Which connection this is, so that a late error of an old one doesn't end its successor.
+    number: u64,
 }
 
 impl Link {
@@ -124,7 +105,7 @@ impl Link {
         Self {
             response_timeout: Some(settings.command_timeout),
             settings: settings.clone(),
-            client_name: None,
+            client_name: settings.client_name.clone(),
             current: tokio::sync::Mutex::default(),
         }
     }
@@ -140,11 +121,17 @@ impl Link {
         }
     }
 
-    /// The connection, made now if there is none.
-    async fn connection(&self) -> Result<MultiplexedConnection> {
+    /// How long whoever uses it should try.
+    #[must_use]
+    pub fn command_timeout(&self) -> Duration {
+        self.settings.command_timeout
+    }
+
+    /// The connection and its number, made now if there is none.
+    async fn connection(&self) -> Result<(MultiplexedConnection, u64)> {
         let mut current = self.current.lock().await;
-        if let Some(connection) = &*current {
-            return Ok(connection.clone());
+        if let Some(connection) = &current.connection {
+            return Ok((connection.clone(), current.number));
         }
         let config = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.settings.connect_timeout))
@@ -156,27 +143,46 @@ impl Link {
             .await
             .map_err(|error| self.unreachable(&error))?;
         if let Some(name) = &self.client_name {
-            // Some managed servers refuse this; the name only serves those who list workers.
+            // Some managed servers refuse this; the name only serves those who list clients.
             let _ = connection
                 .send_packed_command(redis::cmd("CLIENT").arg("SETNAME").arg(name))
                 .await;
         }
-        *current = Some(connection.clone());
-        Ok(connection)
+        current.connection = Some(connection.clone());
+        current.number += 1;
+        Ok((connection, current.number))
     }
 
     /// Forgets the connection, which closes it; the next command makes a new one.
     pub async fn reset(&self) {
-        *self.current.lock().await = None;
+        self.current.lock().await.connection = None;
+    }
+
+    async fn forget(&self, number: u64) {
+        let mut current = self.current.lock().await;
+        if current.number == number {
+            current.connection = None;
+        }
     }
 
     fn unreachable(&self, error: &RedisError) -> Error {
+        let text = error.to_string();
+        let endpoint = &self.settings.endpoint;
+        let refused_login = ["WRONGPASS", "NOAUTH", "AUTH", "NOPERM"]
+            .iter()
+            .any(|word| text.contains(word));
+        let message = if refused_login || error.kind() == ErrorKind::AuthenticationFailed {
+            format!(
+                "Redis at {endpoint} refused the login ({error}); check the username and password of the connection"
+            )
+        } else {
+            format!(
+                "could not connect to Redis at {endpoint} ({error}); start one with `toromq server start` and use \
+                 connection=\"embedded:.toromq\", or set TOROMQ_URL to the server you mean"
+            )
+        };
         Error::Connection {
-            message: format!(
-                "could not connect to Redis at {} ({error}); start one with `toromq server start` and use \
-                 connection=\"embedded:.toromq\", or set TOROMQ_URL to the server you mean",
-                self.settings.endpoint
-            ),
+            message,
             outcome: Outcome::NotDone,
         }
     }
@@ -187,62 +193,51 @@ impl Link {
     ///
     /// As [`Error`] says: not reachable, reply lost, or refused by the server.
     pub async fn send(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
-        let mut connection = self.connection().await?;
+        let (mut connection, number) = self.connection().await?;
         match connection
             .send_packed_command(cmd)
             .await
             .and_then(Value::extract_error)
         {
             Ok(value) => Ok(value),
-            Err(error) => Err(self.classify(operation, &error).await),
+            Err(error) => Err(self.classify(operation, &error, number).await),
         }
     }
 
-    async fn classify(&self, operation: &'static str, error: &RedisError) -> Error {
-        match error.kind() {
-            ErrorKind::Server(kind) => {
-                let text = error.to_string();
-                let transient = matches!(
-                    kind,
-                    ServerErrorKind::BusyLoading
-                        | ServerErrorKind::TryAgain
-                        | ServerErrorKind::ClusterDown
-                        | ServerErrorKind::MasterDown
-                        | ServerErrorKind::ReadOnly
-                ) || text.contains("BUSY");
-                if matches!(
-                    kind,
-                    ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown
-                ) {
-                    self.reset().await;
-                }
-                Error::Server {
-                    operation,
-                    message: text,
-                    transient,
-                }
-            }
-            ErrorKind::Extension => {
-                let text = error.to_string();
-                let transient =
-                    text.contains("BUSY") || text.contains("UNBLOCKED") || text.contains("LOADING");
-                Error::Server {
-                    operation,
-                    message: text,
-                    transient,
-                }
-            }
-            _ => {
-                self.reset().await;
-                Error::Connection {
-                    message: format!(
-                        "the connection to Redis at {} broke during {operation} ({error}); it is not known whether it \
-                         was done",
-                        self.settings.endpoint
-                    ),
-                    outcome: Outcome::Unknown,
-                }
-            }
+    async fn classify(&self, operation: &'static str, error: &RedisError, number: u64) -> Error {
+        if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+            self.forget(number).await;
+            return Error::Connection {
+                message: format!(
+                    "the connection to Redis at {} broke during {operation} ({error}); it is not known whether it \
+                     was done",
+                    self.settings.endpoint
+                ),
+                outcome: Outcome::Unknown,
+            };
+        }
+        let message = error.to_string();
+        let moved = matches!(
+            error.kind(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+        );
+        if moved {
+            // What we are connected to is no master any more.
+            self.forget(number).await;
+        }
+        Error::Server {
+            operation,
+            transient: moved
+                || matches!(
+                    error.kind(),
+                    ErrorKind::Server(
+                        ServerErrorKind::BusyLoading
+                            | ServerErrorKind::TryAgain
+                            | ServerErrorKind::ClusterDown
+                    )
+                )
+                || PASSING.iter().any(|word| message.contains(word)),
+            message,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Outcome, Result},
     job::JobRecord,
     keys::QueueKeys,
-    link::{Call, ConnectionSettings, Link, integer, items, text},
+    link::{Call, Link, integer, items, text},
     scripts::{self, Code},
 };
 
@@ -53,15 +53,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue. Nothing is sent until it is used. Must be called within a Tokio runtime.
+    /// A queue on a connection that others may use as well. Nothing is sent until it is used. Must be called within a
+    /// Tokio runtime.
     #[must_use]
-    pub fn new(
-        settings: &ConnectionSettings,
-        keys: QueueKeys,
-        version: String,
-        max_events: Option<u64>,
-    ) -> Self {
-        let link = Arc::new(Link::new(settings));
+    pub fn new(link: Arc<Link>, keys: QueueKeys, version: String, max_events: Option<u64>) -> Self {
         let (requests, incoming) = mpsc::unbounded_channel();
         let producer = Producer {
             keys: keys.clone(),
@@ -74,9 +69,9 @@ impl Queue {
         tokio::spawn(producer.run(incoming));
         Self {
             keys,
+            timeout: link.command_timeout(),
             link,
             requests,
-            timeout: settings.command_timeout,
         }
     }
 

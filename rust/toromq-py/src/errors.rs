@@ -19,7 +19,7 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
     match error {
         Error::Config(_) => ConfigurationError::new_err(message),
         Error::Connection { .. } => RedisConnectionError::new_err(message),
-        Error::Server { .. } | Error::Closed => ToroError::new_err(message),
+        Error::Server { .. } | Error::Broken(_) | Error::Closed => ToroError::new_err(message),
         Error::Script { code, job_id, .. } => {
             let args = (message, *code as i64, job_id.clone());
             match code {

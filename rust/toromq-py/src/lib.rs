@@ -1,7 +1,9 @@
 //! The module `toromq._native`: its table of contents.
 
+mod connection;
 mod errors;
 mod json;
+mod pool;
 mod port;
 mod queue;
 mod runtime;
@@ -42,6 +44,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("version", env!("CARGO_PKG_VERSION"))?;
     module.add("debug_build", cfg!(debug_assertions))?;
     module.add_class::<port::Port>()?;
+    module.add_class::<connection::NativeConnection>()?;
     module.add_class::<queue::NativeQueue>()?;
     module.add_class::<worker::NativeWorker>()?;
     module.add_class::<worker::NativeByHand>()?;

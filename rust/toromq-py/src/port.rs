@@ -3,32 +3,37 @@
 
 use std::{
     io::{Read as _, Write as _},
-    os::{fd::AsRawFd as _, unix::net::UnixStream},
-    sync::{Arc, Mutex, PoisonError},
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use pyo3::{
     IntoPyObjectExt as _,
+    exceptions::PyRuntimeError,
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
 use toromq_core::{error::Error, job::JobRecord};
 
-use crate::errors::to_python;
+use crate::{
+    errors::to_python,
+    runtime::{self, End, OfProcess},
+};
 
 pub(crate) enum Item {
     None,
-    Bool(bool),
     Number(i64),
     Text(String),
     Texts(Vec<String>),
     Numbers(Vec<i64>),
     Job(Option<JobRecord>),
     Jobs(Vec<JobRecord>),
+    Held(Vec<Arc<JobRecord>>),
     Logs(Vec<String>, i64),
     Failed(Error),
     Event(&'static str, Box<Item>),
-    JobFailed(JobRecord, String, bool),
+    JobFailed(Arc<JobRecord>, String),
 }
 
 pub(crate) fn record(py: Python<'_>, job: &JobRecord) -> PyResult<Py<PyAny>> {
@@ -50,7 +55,6 @@ impl Item {
     fn to_python(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match self {
             Self::None => Ok(py.None()),
-            Self::Bool(value) => value.into_py_any(py),
             Self::Number(value) => value.into_py_any(py),
             Self::Text(value) => value.into_py_any(py),
             Self::Texts(values) => values.into_py_any(py),
@@ -65,82 +69,151 @@ impl Item {
                 }
                 list.into_py_any(py)
             }
+            Self::Held(jobs) => {
+                let list = PyList::empty(py);
+                for job in jobs {
+                    list.append(record(py, job)?)?;
+                }
+                list.into_py_any(py)
+            }
             Self::Logs(lines, count) => (lines, count).into_py_any(py),
             Self::Failed(error) => to_python(error).into_value(py).into_py_any(py),
             Self::Event(name, item) => (name, item.to_python(py)?).into_py_any(py),
-            Self::JobFailed(job, reason, last) => (record(py, job)?, reason, last).into_py_any(py),
+            Self::JobFailed(job, reason) => (record(py, job)?, reason).into_py_any(py),
         }
     }
 }
 
 pub(crate) struct Inbox {
-    items: Mutex<Vec<(u64, Item)>>,
-    signal: UnixStream,
+    items: Mutex<Items>,
+    signal: Signal,
+}
+
+#[derive(Default)]
+struct Items {
+    arrived: Vec<(u64, Item)>,
+    ended: bool,
+}
+
+/// How its reader learns that something arrived.
+enum Signal {
+    /// A byte for an event loop.
+    Byte(UnixStream),
+    /// For a thread that does nothing else.
+    Thread(Condvar),
 }
 
 impl Inbox {
+    fn items(&self) -> MutexGuard<'_, Items> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn put(&self, ticket: u64, item: Item) {
         let first = {
-            let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-            items.push((ticket, item));
-            items.len() == 1
+            let mut items = self.items();
+            items.arrived.push((ticket, item));
+            items.arrived.len() == 1
         };
-        if first {
+        match &self.signal {
             // A full pipe holds a wake-up already.
-            let _ = (&self.signal).write(&[1]);
+            Signal::Byte(signal) if first => drop((&mut &*signal).write(&[1])),
+            Signal::Byte(_) => {}
+            Signal::Thread(ready) => ready.notify_all(),
         }
     }
 }
 
-/// Where results arrive for one event loop.
+impl End for Inbox {
+    fn end(&self) {
+        self.items().ended = true;
+        if let Signal::Thread(ready) = &self.signal {
+            ready.notify_all();
+        }
+    }
+}
+
+/// Where results arrive for one event loop, or for one thread that waits for them.
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct Port {
-    pub(crate) inbox: Arc<Inbox>,
-    woken: UnixStream,
+    pub(crate) inbox: OfProcess<Arc<Inbox>>,
+    woken: Option<UnixStream>,
 }
+
+// How soon Ctrl-C is heard.
+const SIGNALS: Duration = Duration::from_millis(50);
 
 #[pymethods]
 impl Port {
+    /// For an event loop, which watches `fileno`; or, with `blocking`, for a thread that calls `wait`.
     #[new]
-    fn new() -> PyResult<Self> {
-        let (woken, signal) = UnixStream::pair()?;
-        woken.set_nonblocking(true)?;
-        signal.set_nonblocking(true)?;
+    #[pyo3(signature = (blocking = false))]
+    fn new(blocking: bool) -> PyResult<Self> {
+        let (signal, woken) = if blocking {
+            (Signal::Thread(Condvar::new()), None)
+        } else {
+            let (woken, signal) = UnixStream::pair()?;
+            woken.set_nonblocking(true)?;
+            signal.set_nonblocking(true)?;
+            (Signal::Byte(signal), Some(woken))
+        };
+        let inbox = Arc::new(Inbox {
+            items: Mutex::default(),
+            signal,
+        });
+        runtime::register(&inbox);
         Ok(Self {
-            inbox: Arc::new(Inbox {
-                items: Mutex::default(),
-                signal,
-            }),
+            inbox: OfProcess::new(inbox),
             woken,
         })
     }
 
-    /// What becomes readable when there is something to drain.
+    /// What becomes readable when there is something to drain; -1 for a blocking port.
     fn fileno(&self) -> i32 {
-        self.woken.as_raw_fd()
+        self.woken.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
     /// Everything that has arrived: (ticket, value) each; a value that is an exception is to be raised.
     fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let mut bytes = [0; 64];
-        while (&self.woken)
-            .read(&mut bytes)
-            .is_ok_and(|read| read == bytes.len())
-        {}
-        let items = std::mem::take(
-            &mut *self
-                .inbox
-                .items
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        if let Some(woken) = &self.woken {
+            let mut bytes = [0; 64];
+            while (&mut &*woken)
+                .read(&mut bytes)
+                .is_ok_and(|read| read == bytes.len())
+            {}
+        }
+        let arrived = std::mem::take(&mut self.inbox.items().arrived);
         let list = PyList::empty(py);
-        for (ticket, item) in items {
+        for (ticket, item) in arrived {
             list.append(PyTuple::new(
                 py,
                 [ticket.into_py_any(py)?, item.to_python(py)?],
             )?)?;
         }
         Ok(list)
+    }
+
+    /// What `drain` gives, once there is something; empty when the process ends. Signals are handled meanwhile.
+    fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let Signal::Thread(ready) = &self.inbox.signal else {
+            return Err(PyRuntimeError::new_err(
+                "this port is read by an event loop",
+            ));
+        };
+        loop {
+            let inbox = &*self.inbox;
+            let done = py.detach(|| {
+                let items = inbox.items();
+                let (items, _) = ready
+                    .wait_timeout_while(items, SIGNALS, |items| {
+                        items.arrived.is_empty() && !items.ended
+                    })
+                    .unwrap_or_else(PoisonError::into_inner);
+                !items.arrived.is_empty() || items.ended
+            });
+            if done {
+                return self.drain(py);
+            }
+            py.check_signals()?;
+        }
     }
 }

@@ -6,14 +6,13 @@ use pyo3::prelude::*;
 use toromq_core::{
     error::Result,
     keys::QueueKeys,
-    link::ConnectionSettings,
     queue::{NewJob, Queue},
 };
 
 use crate::{
-    errors::to_python,
+    connection::NativeConnection,
     port::{Item, Port},
-    runtime,
+    runtime::{self, OfProcess},
 };
 
 type Added = (String, String, Vec<u8>, Vec<u8>, i64, i64, i64, bool);
@@ -21,7 +20,7 @@ type Added = (String, String, Vec<u8>, Vec<u8>, i64, i64, i64, bool);
 /// One queue of the engine.
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeQueue {
-    queue: Arc<Queue>,
+    queue: OfProcess<Arc<Queue>>,
 }
 
 impl NativeQueue {
@@ -42,18 +41,18 @@ impl NativeQueue {
 impl NativeQueue {
     #[new]
     fn new(
-        url: &str,
+        connection: &NativeConnection,
         prefix: &str,
         name: &str,
         version: String,
         max_events: Option<u64>,
     ) -> PyResult<Self> {
-        let settings = ConnectionSettings::new(url).map_err(|error| to_python(&error))?;
         let runtime = runtime::handle()?;
         let _entered = runtime.enter();
-        let queue = Queue::new(&settings, QueueKeys::new(prefix, name), version, max_events);
+        let keys = QueueKeys::new(prefix, name);
+        let queue = Queue::new(connection.link(), keys, version, max_events);
         Ok(Self {
-            queue: Arc::new(queue),
+            queue: OfProcess::new(Arc::new(queue)),
         })
     }
 

@@ -1,24 +1,61 @@
-//! The worker: jobs go out through the port, outcomes come back in batches.
+//! The worker: jobs go out through the port or to threads, outcomes come back.
 
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use toromq_core::{
+    error::Error,
     job::JobRecord,
     keys::QueueKeys,
-    link::ConnectionSettings,
     worker::{ByHand, JobOutcome, Sink, Worker, WorkerSettings},
 };
 
 use crate::{
-    errors::to_python,
-    port::{Inbox, Item, Port},
-    runtime,
+    connection::NativeConnection,
+    pool::Pool,
+    port::{self, Inbox, Item, Port},
+    runtime::{self, End as _, OfProcess},
 };
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Options {
+    name: String,
+    concurrency: usize,
+    lock_duration: u64,
+    lock_renew_time: u64,
+    stalled_interval: u64,
+    max_stalled_count: i64,
+    drain_delay: f64,
+    limiter: Option<(u64, u64)>,
+    maximum_rate_limit_delay: u64,
+    remove_on_complete: String,
+    remove_on_fail: String,
+}
+
+impl From<Options> for WorkerSettings {
+    fn from(options: Options) -> Self {
+        Self {
+            name: options.name,
+            concurrency: options.concurrency,
+            lock_duration: options.lock_duration,
+            lock_renew_time: options.lock_renew_time,
+            stalled_interval: options.stalled_interval,
+            max_stalled_count: options.max_stalled_count,
+            drain_delay: options.drain_delay,
+            limiter: options.limiter,
+            maximum_rate_limit_delay: options.maximum_rate_limit_delay,
+            remove_on_complete: options.remove_on_complete,
+            remove_on_fail: options.remove_on_fail,
+        }
+    }
+}
 
 struct PortSink {
     inbox: Arc<Inbox>,
     ticket: u64,
+    /// Where jobs go when threads run them.
+    pool: Option<Arc<Pool>>,
 }
 
 impl PortSink {
@@ -29,28 +66,37 @@ impl PortSink {
 }
 
 impl Sink for PortSink {
-    fn jobs(&self, jobs: Vec<JobRecord>) {
-        self.event("jobs", Item::Jobs(jobs));
+    fn jobs(&self, jobs: Vec<Arc<JobRecord>>) {
+        match &self.pool {
+            Some(pool) => pool.put(jobs),
+            None => self.event("jobs", Item::Held(jobs)),
+        }
     }
     fn completed(&self, id: &str) {
         self.event("completed", Item::Text(id.to_owned()));
     }
-    fn failed(&self, job: JobRecord, reason: &str, last: bool) {
-        self.event("failed", Item::JobFailed(job, reason.to_owned(), last));
+    fn failed(&self, job: Arc<JobRecord>, reason: &str) {
+        self.event("failed", Item::JobFailed(job, reason.to_owned()));
     }
-    fn lock_lost(&self, id: &str) {
-        self.event("lock_lost", Item::Text(id.to_owned()));
+    fn lock_lost(&self, job: Arc<JobRecord>) {
+        if let Some(pool) = &self.pool {
+            pool.withdraw(&job.id);
+        }
+        self.event("lock_lost", Item::Held(vec![job]));
     }
     fn stalled(&self, id: &str) {
         self.event("stalled", Item::Text(id.to_owned()));
     }
     fn drained(&self) {
-        self.event("drained", Item::Bool(true));
+        self.event("drained", Item::None);
     }
-    fn error(&self, message: &str) {
-        self.event("error", Item::Text(message.to_owned()));
+    fn error(&self, error: Error) {
+        self.event("error", Item::Failed(error));
     }
     fn closed(&self) {
+        if let Some(pool) = &self.pool {
+            pool.end();
+        }
         self.event("closed", Item::None);
     }
 }
@@ -58,58 +104,64 @@ impl Sink for PortSink {
 /// One worker of the engine.
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeWorker {
-    worker: Worker,
+    worker: OfProcess<Worker>,
+    pool: Option<Arc<Pool>>,
 }
 
 #[pymethods]
 impl NativeWorker {
+    /// Starts it. With `threads`, jobs are fetched with `take`; else they come through the port.
     #[new]
-    #[allow(clippy::too_many_arguments)]
     fn new(
         port: &Port,
         ticket: u64,
-        url: &str,
+        connection: &NativeConnection,
         prefix: &str,
         queue: &str,
-        name: String,
-        concurrency: usize,
-        lock_duration: u64,
-        lock_renew_time: u64,
-        stalled_interval: u64,
-        max_stalled_count: i64,
-        drain_delay_s: f64,
-        limiter: Option<(u64, u64)>,
-        maximum_rate_limit_delay: u64,
-        remove_on_complete: String,
-        remove_on_fail: String,
+        options: &Bound<'_, PyAny>,
+        threads: bool,
     ) -> PyResult<Self> {
-        let connection = ConnectionSettings::new(url).map_err(|error| to_python(&error))?;
-        let settings = WorkerSettings {
-            name,
-            concurrency,
-            lock_duration,
-            lock_renew_time,
-            stalled_interval,
-            max_stalled_count,
-            drain_delay_s,
-            limiter,
-            maximum_rate_limit_delay,
-            remove_on_complete,
-            remove_on_fail,
-        };
+        let settings: WorkerSettings = options.extract::<Options>()?.into();
         let runtime = runtime::handle()?;
         let _entered = runtime.enter();
+        let pool = threads.then(|| Arc::new(Pool::new(settings.concurrency)));
+        if let Some(pool) = &pool {
+            runtime::register(pool);
+        }
         let sink = Arc::new(PortSink {
             inbox: Arc::clone(&port.inbox),
             ticket,
+            pool: pool.clone(),
         });
+        let keys = QueueKeys::new(prefix, queue);
+        let worker = Worker::start(&connection.settings, keys, settings, sink);
         Ok(Self {
-            worker: Worker::start(&connection, QueueKeys::new(prefix, queue), settings, sink),
+            worker: OfProcess::new(worker),
+            pool,
         })
     }
 
-    fn complete(&self, id: String, returnvalue: Vec<u8>) {
-        self.worker.finish(id, JobOutcome::Completed(returnvalue));
+    /// For a thread: the next job and whether to start another thread; None when the thread is to end.
+    fn take(&self, py: Python<'_>, new: bool) -> PyResult<Option<(Py<PyAny>, bool)>> {
+        let taken = self.pool.as_ref().and_then(|pool| pool.take(py, new));
+        taken
+            .map(|taken| Ok((port::record(py, &taken.job)?, taken.start_another)))
+            .transpose()
+    }
+
+    /// The thread that `take` asked for could not be started.
+    fn not_started(&self) {
+        if let Some(pool) = &self.pool {
+            pool.not_started();
+        }
+    }
+
+    fn complete(&self, id: String, returnvalue: &[u8], watched: bool) {
+        let outcome = JobOutcome::Completed {
+            returnvalue: returnvalue.to_vec(),
+            watched,
+        };
+        self.worker.finish(id, outcome);
     }
 
     fn fail(
@@ -120,15 +172,13 @@ impl NativeWorker {
         unrecoverable: bool,
         delay: Option<f64>,
     ) {
-        self.worker.finish(
-            id,
-            JobOutcome::Failed {
-                reason,
-                stack,
-                unrecoverable,
-                delay,
-            },
-        );
+        let outcome = JobOutcome::Failed {
+            reason,
+            stack,
+            unrecoverable,
+            delay,
+        };
+        self.worker.finish(id, outcome);
     }
 
     fn wait(&self, id: String) {
@@ -136,6 +186,9 @@ impl NativeWorker {
     }
 
     fn set_concurrency(&self, concurrency: usize) {
+        if let Some(pool) = &self.pool {
+            pool.set_most(concurrency);
+        }
         self.worker.set_concurrency(concurrency);
     }
 
@@ -143,7 +196,13 @@ impl NativeWorker {
         self.worker.set_paused(paused);
     }
 
+    /// Ends it; `closed` is told through the port. With `force`, jobs that no thread has begun are handed back.
     fn close(&self, force: bool) {
+        if let Some(pool) = self.pool.as_ref().filter(|_| force) {
+            for job in pool.withdraw_all() {
+                self.worker.finish(job.id.clone(), JobOutcome::Wait);
+            }
+        }
         self.worker.close(force);
     }
 }
@@ -151,56 +210,31 @@ impl NativeWorker {
 /// Fetching and finishing without a worker's loop.
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeByHand {
-    hand: Arc<ByHand>,
+    hand: OfProcess<Arc<ByHand>>,
 }
 
 #[pymethods]
 impl NativeByHand {
     #[new]
-    #[allow(clippy::too_many_arguments)]
     fn new(
-        url: &str,
+        connection: &NativeConnection,
         prefix: &str,
         queue: &str,
-        name: String,
-        lock_duration: u64,
-        drain_delay_s: f64,
-        limiter: Option<(u64, u64)>,
-        remove_on_complete: String,
-        remove_on_fail: String,
+        options: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
-        let connection = ConnectionSettings::new(url).map_err(|error| to_python(&error))?;
-        let settings = WorkerSettings {
-            name,
-            concurrency: 1,
-            lock_duration,
-            lock_renew_time: lock_duration / 2,
-            stalled_interval: lock_duration,
-            max_stalled_count: 1,
-            drain_delay_s,
-            limiter,
-            maximum_rate_limit_delay: 0,
-            remove_on_complete,
-            remove_on_fail,
-        };
+        let settings: WorkerSettings = options.extract::<Options>()?.into();
+        let keys = QueueKeys::new(prefix, queue);
+        let hand = ByHand::new(&connection.settings, keys, settings);
         Ok(Self {
-            hand: Arc::new(ByHand::new(
-                &connection,
-                QueueKeys::new(prefix, queue),
-                settings,
-            )),
+            hand: OfProcess::new(Arc::new(hand)),
         })
     }
 
     fn fetch(&self, port: &Port, ticket: u64, token: String, block: bool) -> PyResult<()> {
         let (hand, inbox) = (Arc::clone(&self.hand), Arc::clone(&port.inbox));
         runtime::handle()?.spawn(async move {
-            inbox.put(
-                ticket,
-                hand.fetch(&token, block)
-                    .await
-                    .map_or_else(Item::Failed, Item::Job),
-            );
+            let fetched = hand.fetch(&token, block).await;
+            inbox.put(ticket, fetched.map_or_else(Item::Failed, Item::Job));
         });
         Ok(())
     }
@@ -227,7 +261,10 @@ impl NativeByHand {
             attempts_made,
         };
         let outcome = match returnvalue {
-            Some(value) => JobOutcome::Completed(value),
+            Some(returnvalue) => JobOutcome::Completed {
+                returnvalue,
+                watched: false,
+            },
             None => JobOutcome::Failed {
                 reason,
                 stack,
@@ -237,12 +274,8 @@ impl NativeByHand {
         };
         let (hand, inbox) = (Arc::clone(&self.hand), Arc::clone(&port.inbox));
         runtime::handle()?.spawn(async move {
-            inbox.put(
-                ticket,
-                hand.finish(record, outcome)
-                    .await
-                    .map_or_else(Item::Failed, |()| Item::None),
-            );
+            let finished = hand.finish(record, outcome).await;
+            inbox.put(ticket, finished.map_or_else(Item::Failed, |()| Item::None));
         });
         Ok(())
     }

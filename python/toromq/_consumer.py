@@ -1,0 +1,386 @@
+"""What a worker is in both faces: its options, its listeners, and the threads that run plain functions."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import threading
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar, cast
+
+from toromq import _bridge
+from toromq._bridge import to_json
+from toromq._job_fields import DataT, JobFields, ResultT, Stored
+from toromq.connection import Connection, connection_of
+from toromq.errors import ConfigurationError, RateLimitError, SerializationError, ToroError, UnrecoverableError
+from toromq.options import KeepJobs, check_queue_name, keep_policy, milliseconds, whole
+
+log = logging.getLogger("toromq")
+
+EVENTS: Final = frozenset(
+    (
+        "active", "completed", "failed", "progress", "stalled", "drained", "paused", "resumed", "ready", "closing",
+        "closed", "error", "lock_lost",
+    )
+)  # fmt: skip
+_BUILT_IN_BACKOFFS: Final = frozenset(("fixed", "exponential"))
+Listener = Callable[..., Any]
+ListenerT = TypeVar("ListenerT", bound=Listener)
+
+
+class RateLimit(NamedTuple):
+    """At most `max` jobs begin within `duration` milliseconds."""
+
+    max: int
+    duration: int
+
+
+class Consumer(Generic[DataT, ResultT]):
+    """The part of a worker that waits for nothing."""
+
+    _job_type: ClassVar[Any]
+    _queue_type: ClassVar[Any]
+    # Plain functions run in threads, so their job's methods block, in both faces.
+    _blocking_job_type: ClassVar[Any]
+    _blocking_queue_type: ClassVar[Any]
+
+    def __init__(
+        self,
+        queue_name: str,
+        processor: Callable[[Any], Any] | None = None,
+        /,
+        *,
+        connection: Connection | str | None = None,
+        prefix: str = "bull",
+        name: str | None = None,
+        concurrency: int = 1,
+        lock_duration: int | timedelta = 30_000,
+        lock_renew_time: int | timedelta | None = None,
+        stalled_interval: int | timedelta = 30_000,
+        max_stalled_count: int = 1,
+        drain_delay: float | timedelta = 5,
+        limiter: RateLimit | None = None,
+        maximum_rate_limit_delay: int | timedelta = 30_000,
+        remove_on_complete: bool | int | KeepJobs | None = None,
+        remove_on_fail: bool | int | KeepJobs | None = None,
+        backoff_strategy: Callable[..., Any] | None = None,
+    ) -> None:
+        """See Worker."""
+        self.queue_name = check_queue_name(queue_name)
+        if processor is not None and not callable(processor):
+            raise ConfigurationError(f"processor: got {processor!r}; allowed is a function that takes a job")
+        if name is not None and not isinstance(name, str):
+            raise ConfigurationError(f"name: got {name!r}; allowed is a text")
+        if backoff_strategy is not None and not callable(backoff_strategy):
+            raise ConfigurationError(f"backoff_strategy: got {backoff_strategy!r}; allowed is a function")
+        self.name = name or ""
+        self._processor = cast(Callable[[Any], Any], processor)
+        call = getattr(processor, "__call__", None)  # noqa: B004 - an object may have an async __call__
+        self._is_async = inspect.iscoroutinefunction(processor) or inspect.iscoroutinefunction(call)
+        if self._is_async and self._job_type is self._blocking_job_type:
+            raise ConfigurationError("processor: there is no event loop here for an async function; use toromq.Worker")
+        self._connection = connection_of(connection)
+        self._prefix = prefix
+        seconds = drain_delay.total_seconds() if isinstance(drain_delay, timedelta) else drain_delay
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
+            raise ConfigurationError(f"drain_delay: got {drain_delay!r}; allowed are seconds, more than 0 to 3600")
+        lock = max(1, milliseconds("lock_duration", lock_duration))
+        renew = max(1, lock // 2 if lock_renew_time is None else milliseconds("lock_renew_time", lock_renew_time))
+        if renew >= lock > 1:
+            raise ConfigurationError(f"lock_renew_time: {renew} ms is not below lock_duration, {lock} ms")
+        self._options: dict[str, Any] = {
+            "name": self.name,
+            "concurrency": whole("concurrency", concurrency, 1, 100_000),
+            "lock_duration": lock,
+            "lock_renew_time": renew,
+            "stalled_interval": max(1, milliseconds("stalled_interval", stalled_interval)),
+            "max_stalled_count": whole("max_stalled_count", max_stalled_count, 0),
+            "drain_delay": float(seconds),
+            "limiter": _limit(limiter),
+            "maximum_rate_limit_delay": milliseconds("maximum_rate_limit_delay", maximum_rate_limit_delay),
+            "remove_on_complete": _keep("remove_on_complete", remove_on_complete),
+            "remove_on_fail": _keep("remove_on_fail", remove_on_fail),
+        }
+        self._backoff_strategy = backoff_strategy
+        self._queue = self._queue_type(queue_name, connection=self._connection, prefix=prefix)
+        self._blocking_queue = self._queue
+        if self._blocking_queue_type is not self._queue_type:
+            self._blocking_queue = self._blocking_queue_type(queue_name, connection=self._connection, prefix=prefix)
+        for queue in (self._queue, self._blocking_queue):
+            queue._on_progress = self._progressed
+        self._listeners: dict[str, list[Listener]] = {}
+        self._hand: _bridge.NativeByHand | None = None
+        self._native: _bridge.NativeWorker | None = None
+        self._ticket = 0
+        # Of jobs whose end somebody listens to: what the listener gets once Redis has it.
+        self._results: dict[str, tuple[JobFields[Any, Any], Any]] = {}
+        self._errors: dict[str, BaseException] = {}
+        self._is_paused = False
+        self._inside = threading.local()
+
+    def on(self, event: str, listener: ListenerT | None = None) -> Any:
+        """Call `listener` at an event; without one, a decorator.
+
+        Listeners get: active (job), completed (job, result), failed (job, error), progress (job, progress), stalled
+        (job id), lock_lost (job), error (error), closing (reason); drained, paused, resumed, ready and closed nothing.
+        """
+        if event not in EVENTS:
+            raise ConfigurationError(f"event: got {event!r}; allowed are {', '.join(sorted(EVENTS))}")
+        if listener is None:
+            return lambda listener: self.on(event, listener)
+        self._check_listener(listener)
+        self._listeners.setdefault(event, []).append(listener)
+        return listener
+
+    def once(self, event: str, listener: ListenerT) -> ListenerT:
+        """Call `listener` at the next such event only."""
+
+        def first(*arguments: Any) -> Any:
+            self.off(event, first)
+            return listener(*arguments)
+
+        self._check_listener(listener)
+        self.on(event, first)
+        return listener
+
+    def off(self, event: str, listener: Listener) -> None:
+        """Stop calling a listener."""
+        if listener in self._listeners.get(event, ()):
+            self._listeners[event].remove(listener)
+
+    def _check_listener(self, listener: Listener) -> None:
+        if not callable(listener):
+            raise ConfigurationError(f"listener: got {listener!r}; allowed is a function")
+        if self._job_type is self._blocking_job_type and inspect.iscoroutinefunction(listener):
+            raise ConfigurationError("listener: nothing would await an async function here; use toromq.Worker for it")
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        """Call the listeners of an event where this face calls them; from any thread."""
+        self._emit(event, *arguments)
+
+    def _emit(self, event: str, *arguments: Any) -> list[Any]:
+        """Call the listeners of an event here and now; give what they returned."""
+        listeners = self._listeners.get(event)
+        if not listeners:
+            if event == "error":
+                log.error("worker of %s: %s", self.queue_name, arguments[0])
+            return []
+        answers = []
+        for listener in list(listeners):
+            try:
+                answers.append(listener(*arguments))
+            except Exception:
+                log.exception("a listener for %s of worker of %s raised", event, self.queue_name)
+        return answers
+
+    def _prepare(self) -> None:
+        """Get ready to start."""
+
+    def _cancel_all(self) -> Any:
+        """Cancel the processors that can be cancelled: none that run in threads."""
+
+    def _refuse_inside(self) -> None:
+        if getattr(self._inside, "running", False):
+            raise ToroError("a job that closes its worker would wait for itself; close it from another thread")
+
+    def _start(self, port: Any, threads: bool) -> None:
+        if self._native is not None:
+            raise ToroError(f"the worker of {self.queue_name} was started before; make a new one")
+        if self._processor is None:
+            raise ConfigurationError("processor: None, so this worker can only fetch by hand; give it a function")
+        connection = self._connection._native()
+        self._ticket, native = port.attach(
+            self._receive,
+            lambda native_port, ticket: _bridge.NativeWorker(
+                native_port, ticket, connection, self._prefix, self.queue_name, self._options, threads
+            ),
+        )
+        self._native = native
+        if self._is_paused:
+            native.set_paused(True)
+        if threads:
+            self._start_thread(native)
+
+    def _by_hand(self, token: str) -> _bridge.NativeByHand:
+        if not isinstance(token, str) or not token or token == "0":
+            raise ConfigurationError(f"token: got {token!r}; allowed is a text that is not empty and not '0'")
+        if self._hand is None:
+            connection = self._connection._native()
+            self._hand = _bridge.NativeByHand(connection, self._prefix, self.queue_name, self._options)
+        return self._hand
+
+    def pause(self) -> None:
+        """Take no more jobs until `resume`; those in flight go on."""
+        self._is_paused = True
+        if self._native is not None:
+            self._native.set_paused(True)
+        self._tell("paused")
+
+    def resume(self) -> None:
+        """Take jobs again."""
+        self._is_paused = False
+        if self._native is not None:
+            self._native.set_paused(False)
+        self._tell("resumed")
+
+    @property
+    def concurrency(self) -> int:
+        """How many jobs run at once. Settable while running: fewer takes effect as jobs end."""
+        return cast(int, self._options["concurrency"])
+
+    @concurrency.setter
+    def concurrency(self, value: int) -> None:
+        self._options["concurrency"] = whole("concurrency", value, 1, 100_000)
+        if self._native is not None:
+            self._native.set_concurrency(value)
+
+    def is_paused(self) -> bool:
+        """Whether it takes no jobs."""
+        return self._is_paused
+
+    def __repr__(self) -> str:
+        """Its queue and name."""
+        return f"<{type(self).__name__} {self.name!r} of {self.queue_name!r}>"
+
+    # --- what the engine says ---------------------------------------------------------------------------------------
+
+    def _receive(self, message: tuple[str, Any]) -> None:
+        event, value = message
+        if event == "completed":
+            job, result = self._results.pop(value)
+            self._tell("completed", job, result)
+        elif event == "failed":
+            stored, reason = value
+            job = self._job_type(self._queue, stored)
+            job.attempts_made += 1
+            job._fields["failedReason"] = reason.encode()
+            self._tell("failed", job, self._errors.pop(job.id, None) or UnrecoverableError(reason))
+        elif event == "lock_lost":
+            (stored,) = value
+            self._results.pop(stored[0], None)
+            self._errors.pop(stored[0], None)
+            self._lost(stored[0])
+            self._tell("lock_lost", self._job_type(self._queue, stored))
+        elif event == "stalled":
+            self._tell("stalled", value)
+        elif event in ("drained", "ready"):
+            self._tell(event)
+        elif event == "error":
+            self._tell("error", value)
+        elif event == "closed":
+            self._closed()
+            self._tell("closed")
+
+    def _lost(self, job_id: str) -> None:
+        """Stop the processor of a job whose lock is gone, where that can be done."""
+
+    def _closed(self) -> None:
+        """Nothing more comes from the engine."""
+        raise NotImplementedError
+
+    # --- how a processor ended --------------------------------------------------------------------------------------
+
+    def _completed(self, native: _bridge.NativeWorker, job: JobFields[Any, Any], result: Any, text: bytes) -> None:
+        watched = bool(self._listeners.get("completed"))
+        if watched:
+            self._results[job.id] = (self._for_listener(job), result)
+        native.complete(job.id, text, watched)
+
+    def _failed(
+        self, native: _bridge.NativeWorker, job: JobFields[Any, Any], error: BaseException, delay: float | None
+    ) -> None:
+        self._errors[job.id] = error
+        try:
+            reason = str(error) or type(error).__name__
+        except Exception:
+            reason = f"{type(error).__name__}, whose message could not be made"
+        stack = "".join(traceback.format_exception(error))
+        # What no other client could read must not be stored.
+        reason, stack = (text.encode("utf-8", "replace").decode() for text in (reason, stack))
+        native.fail(job.id, reason, stack, isinstance(error, UnrecoverableError | SerializationError), delay)
+
+    def _backoff(self, job: JobFields[Any, Any], error: BaseException) -> Any:
+        """What the user's own strategy says, which may have to be awaited; None without one."""
+        if isinstance(error, UnrecoverableError | SerializationError):
+            return None
+        backoff = job.opts.get("backoff")
+        kind = backoff.get("type") if isinstance(backoff, dict) else backoff if isinstance(backoff, str) else None
+        if kind is None or kind in _BUILT_IN_BACKOFFS:
+            return None
+        if self._backoff_strategy is None:
+            raise ConfigurationError(f"job {job.id} wants backoff {kind!r}, but the worker has no backoff_strategy")
+        return self._backoff_strategy(job.attempts_made + 1, kind, error, job)
+
+    def _progressed(self, job: JobFields[Any, Any], progress: Any) -> None:
+        if self._listeners.get("progress"):
+            self._tell("progress", self._for_listener(job), progress)
+
+    def _for_listener(self, job: JobFields[Any, Any]) -> JobFields[Any, Any]:
+        if type(job) is self._job_type:
+            return job
+        stored = (job.id, job.token, job.attempts_started, job.attempts_made, job._fields)
+        return cast(JobFields[Any, Any], self._job_type(self._queue, stored))
+
+    # --- threads for plain functions --------------------------------------------------------------------------------
+
+    def _start_thread(self, native: _bridge.NativeWorker) -> None:
+        try:
+            threading.Thread(target=self._work, args=(native,), name="toromq-processor").start()
+        except RuntimeError as error:
+            native.not_started()
+            self._tell("error", ToroError(f"no more threads for processors: {error}; lower the concurrency"))
+
+    def _work(self, native: _bridge.NativeWorker) -> None:
+        self._inside.running = True
+        new = True
+        while (taken := native.take(new)) is not None:
+            new = False
+            stored, start_another = taken
+            if start_another:
+                self._start_thread(native)
+            self._run_here(native, stored)
+
+    def _run_here(self, native: _bridge.NativeWorker, stored: Stored) -> None:
+        job = self._blocking_job_type(self._blocking_queue, stored)
+        if self._listeners.get("active"):
+            self._tell("active", self._for_listener(job))
+        try:
+            result = self._processor(job)
+            text = to_json(result, "returnvalue")
+        except RateLimitError:
+            native.wait(job.id)
+        except BaseException as error:
+            try:
+                delay = self._backoff(job, error)
+                delay = None if delay is None else float(self._awaited(delay))
+            except Exception as broken:
+                # A broken strategy must not keep the job: it is tried again at once, and the reason told.
+                self._tell("error", broken)
+                delay = None
+            self._failed(native, job, error, delay)
+        else:
+            self._completed(native, job, result, text)
+
+    def _awaited(self, value: Any) -> Any:
+        return asyncio.run(_wait_for(value)) if inspect.isawaitable(value) else value
+
+
+
+async def _wait_for(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _limit(limiter: Any) -> tuple[int, int] | None:
+    if limiter is None:
+        return None
+    if not isinstance(limiter, tuple) or len(limiter) != 2:
+        raise ConfigurationError(f"limiter: got {limiter!r}; allowed is RateLimit(max, duration)")
+    return whole("limiter.max", limiter[0], 1), max(1, milliseconds("limiter.duration", limiter[1]))
+
+
+def _keep(option: str, given: bool | int | Mapping[str, Any] | None) -> str:
+    return "" if given is None else json.dumps(keep_policy(option, given))

@@ -1,0 +1,142 @@
+"""What every job says of itself, in both faces."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar, cast
+
+from toromq._bridge import from_json
+from toromq.errors import SerializationError
+
+DataT = TypeVar("DataT")
+ResultT = TypeVar("ResultT")
+Stored = tuple[str, str, int, int, dict[str, bytes]]
+
+
+class JobFields(Generic[DataT, ResultT]):
+    """One unit of work, as it was stored when it was read. Data is decoded when it is first looked at.
+
+    Attributes:
+        id: its id, unique in its queue.
+        token: the token under which it is locked for this worker, else empty.
+        attempts_started: how often it was begun.
+        attempts_made: how often it ended.
+    """
+
+    def __init__(self, queue: Any, stored: Stored) -> None:
+        """Made by queues and workers."""
+        self._queue = queue
+        self.id, self.token, self.attempts_started, self.attempts_made, self._fields = stored
+        self._decoded: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        """Without data, which may be secret."""
+        return f"<Job {self.id} {self.name!r} of {self.queue_name!r}>"
+
+    def _text(self, field: str) -> str | None:
+        value = self._fields.get(field)
+        return None if value is None else value.decode("utf-8", "replace")
+
+    def _integer(self, field: str) -> int:
+        try:
+            return int(float(self._fields.get(field, b"0")))
+        except (ValueError, OverflowError):
+            return 0
+
+    def _json(self, field: str, default: Any) -> Any:
+        if field not in self._decoded:
+            value = self._fields.get(field)
+            try:
+                self._decoded[field] = default if value is None else from_json(value)
+            except SerializationError as error:
+                raise SerializationError(f"job {self.id}: the stored {field} is no JSON: {error}") from error
+        return self._decoded[field]
+
+    @property
+    def queue_name(self) -> str:
+        """The queue's name."""
+        return str(self._queue.name)
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self._text("name") or ""
+
+    @property
+    def data(self) -> DataT:
+        """What the job was added with."""
+        return cast(DataT, self._json("data", {}))
+
+    @property
+    def opts(self) -> dict[str, Any]:
+        """The stored options, by the names they are stored under."""
+        return cast("dict[str, Any]", self._json("opts", {"attempts": 0}))
+
+    @property
+    def timestamp(self) -> int:
+        """When it was added, in milliseconds since the epoch."""
+        return self._integer("timestamp")
+
+    @property
+    def delay(self) -> int:
+        """Milliseconds between its timestamp and its first run."""
+        return self._integer("delay")
+
+    @property
+    def priority(self) -> int:
+        """0 for a standard job; lower runs first."""
+        return self._integer("priority")
+
+    @property
+    def progress(self) -> Any:
+        """What its processor last reported; 0 before."""
+        return self._json("progress", 0)
+
+    @property
+    def returnvalue(self) -> ResultT | None:
+        """What its processor returned."""
+        return cast("ResultT | None", self._json("returnvalue", None))
+
+    @property
+    def failed_reason(self) -> str | None:
+        """Why its last attempt failed."""
+        return self._text("failedReason") or None
+
+    @property
+    def stacktrace(self) -> list[str]:
+        """A traceback for each failed attempt."""
+        return cast("list[str]", self._json("stacktrace", []))
+
+    @property
+    def stalled_counter(self) -> int:
+        """How often its worker died."""
+        return self._integer("stc")
+
+    @property
+    def processed_on(self) -> int | None:
+        """When its last run began, in milliseconds since the epoch."""
+        return self._integer("processedOn") or None
+
+    @property
+    def finished_on(self) -> int | None:
+        """When it completed or failed, in milliseconds since the epoch."""
+        return self._integer("finishedOn") or None
+
+    @property
+    def processed_by(self) -> str | None:
+        """The name of the worker that ran it."""
+        return self._text("pb")
+
+    @property
+    def deferred_failure(self) -> str | None:
+        """Why the next worker will fail it without running it."""
+        return self._text("defa")
+
+    @property
+    def parent_key(self) -> str | None:
+        """The full key of its parent."""
+        return self._text("parentKey")
+
+    @property
+    def parent(self) -> dict[str, Any] | None:
+        """Its parent: id and queueKey."""
+        return cast("dict[str, Any] | None", self._json("parent", None))

@@ -1,0 +1,12 @@
+"""The same queues without `await`: every name of `toromq`, blocking the thread that calls it and nothing else.
+
+`queue.py`, `job.py` and `worker.py` here are made from the files of those names one folder up by `tools/make_sync.py`.
+"""
+
+from toromq._consumer import RateLimit
+from toromq.connection import Connection
+from toromq.sync.job import Job
+from toromq.sync.queue import Queue
+from toromq.sync.worker import Worker
+
+__all__ = ["Connection", "Job", "Queue", "RateLimit", "Worker"]

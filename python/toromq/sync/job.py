@@ -1,0 +1,89 @@
+# Made from ../job.py by tools/make_sync.py; change that one.
+"""A job."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, cast
+
+from toromq._bridge import NativeByHand, to_json
+from toromq._bridge import blocking_port as port
+from toromq._job_fields import DataT, JobFields, ResultT
+from toromq.errors import ToroError, UnrecoverableError
+
+
+class Job(JobFields[DataT, ResultT]):
+    """One unit of work, as it was stored when it was read. Data is decoded when it is first looked at."""
+
+    _hand: NativeByHand | None = None
+
+    def get_state(self) -> str:
+        """The state it is in now."""
+        return cast(str, self._queue.get_job_state(self.id))
+
+    def update_data(self, data: DataT) -> None:
+        """Replace its data.
+
+        Raises:
+            JobNotFoundError: it was removed.
+        """
+        text = to_json(data, "data")
+        port().call(self._queue._native().update_data, self.id, text)
+        self._fields["data"] = text
+        self._decoded.pop("data", None)
+
+    def update_progress(self, progress: Any) -> None:
+        """Store and publish its progress: anything that is JSON.
+
+        Raises:
+            JobNotFoundError: it was removed.
+        """
+        text = to_json(progress, "progress")
+        port().call(self._queue._native().update_progress, self.id, text)
+        self._fields["progress"] = text
+        self._decoded.pop("progress", None)
+        self._queue._progressed(self, progress)
+
+    def log(self, row: str) -> int:
+        """Append a line to its log; gives how many there are.
+
+        Raises:
+            JobNotFoundError: it was removed.
+        """
+        keep = self.opts.get("kl") or 0
+        return cast(int, port().call(self._queue._native().add_log, self.id, str(row), int(keep)))
+
+    def move_to_completed(self, returnvalue: ResultT, token: str, fetch_next: bool = True) -> Any:
+        """Finish a job that was fetched by hand; gives the next one, or None, unless `fetch_next` is False.
+
+        Raises:
+            LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
+        """
+        return self._finish(token, fetch_next, to_json(returnvalue, "returnvalue"), None, None, False)
+
+    def move_to_failed(self, error: BaseException, token: str, fetch_next: bool = True) -> Any:
+        """Fail a job that was fetched by hand; it is tried again if it has attempts left.
+
+        Raises:
+            LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
+        """
+        stack = "".join(traceback.format_exception(error))
+        return self._finish(token, fetch_next, None, str(error), stack, isinstance(error, UnrecoverableError))
+
+    def _finish(self, token: str, fetch_next: bool, *outcome: Any) -> Any:
+        hand = self._hand
+        if hand is None:
+            raise ToroError(f"job {self.id} was not fetched by hand; get it with worker.get_next_job(token)")
+        port().call(hand.finish, self.id, token, self.attempts_made, list(self._fields.items()), *outcome)
+        if not fetch_next:
+            return None
+        return by_hand(self._queue, hand, port().call(hand.fetch, token, False))
+
+
+def by_hand(queue: Any, hand: NativeByHand, stored: Any) -> Job[Any, Any] | None:
+    """A job that its user finishes without a worker's loop."""
+    if stored is None:
+        return None
+    job: Job[Any, Any] = Job(queue, stored)
+    job._hand = hand
+    return job

@@ -1,0 +1,119 @@
+# Made from ../worker.py by tools/make_sync.py; change that one.
+"""Workers: taking jobs and running the processor on them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Self
+
+from toromq._bridge import (
+    port,
+)
+from toromq._consumer import (
+    Consumer,
+)
+from toromq._job_fields import (
+    DataT,
+    ResultT,
+)
+from toromq.sync.job import Job, by_hand
+from toromq.sync.queue import Queue
+
+
+class Worker(Consumer[DataT, ResultT]):
+    """Takes jobs from a queue and runs a processor on them, at most `concurrency` at once.
+
+    A job runs at least once: it runs again when its worker died or was cut off from Redis for longer than
+    `lock_duration`. While the process lives its jobs keep their locks, whatever the processor does to the interpreter.
+
+    Args:
+        queue_name: the queue.
+        processor: takes the job, returns what is JSON. A plain `def` runs in threads; its job is a `toromq.sync.Job`,
+            whose methods block. An `async def`, for `toromq.Worker` only, runs on the event loop.
+        connection: as for Queue.
+        prefix: as for Queue.
+        name: stored on the jobs it runs.
+        concurrency: how many jobs at once; settable while running.
+        lock_duration: how long a job stays locked after its worker died, in milliseconds.
+        lock_renew_time: age in milliseconds at which a lock is renewed; default: half of `lock_duration`.
+        stalled_interval: milliseconds between two looks for jobs whose worker died.
+        max_stalled_count: how often a job may lose its worker before it is failed.
+        drain_delay: seconds after which an idle worker looks by itself.
+        limiter: how many jobs may begin within a time.
+        maximum_rate_limit_delay: longest sleep under a rate limit, in milliseconds.
+        remove_on_complete: keep policy for jobs that have none: True, a number of jobs, or age, count and limit.
+        remove_on_fail: the same for failed jobs.
+        backoff_strategy: for backoff types of your own: (attempt, type, error, job) to milliseconds, -1 for no retry.
+            May be async.
+
+    Constructing one has no side effect: `with worker`, `worker.run()` or `toromq.run(worker)` starts it.
+
+    Raises:
+        ConfigurationError: an option is not allowed.
+    """
+
+    _job_type = Job
+    _queue_type = Queue
+    _blocking_job_type = Job
+    _blocking_queue_type = Queue
+    _ended: threading.Event | None = None
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self._begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the jobs in flight and end."""
+        self.close()
+
+    def run(self) -> None:
+        """Start, and return when closed."""
+        if self._native is None:
+            self._begin()
+        assert self._ended is not None
+        self._ended.wait()
+
+    def close(self, force: bool = False) -> None:
+        """Take no more jobs, wait for those in flight, and end. Calling it twice is harmless.
+
+        With `force`, coroutines are cancelled and their jobs handed back, next to run, without a spent attempt.
+        Threads can't be stopped: the jobs they run go to another worker once their locks have run out.
+        """
+        if self._native is None or self._ended is None:
+            return
+        if not self._ended.is_set():
+            self._refuse_inside()
+            self._tell("closing", "closing queue")
+            if force:
+                # Else it would take what it is handing back.
+                self._native.set_paused(True)
+                self._cancel_all()
+            self._native.close(force)
+        self._ended.wait()
+
+    def get_next_job(self, token: str, block: bool = True) -> Job[DataT, ResultT] | None:
+        """Fetch one job by hand, locked under `token` for `lock_duration`; its lock is not renewed.
+
+        Finish it with `job.move_to_completed` or `job.move_to_failed`. With `block`, waits up to `drain_delay`.
+        """
+        hand = self._by_hand(token)
+        return by_hand(self._queue, hand, port().call(hand.fetch, token, block))
+
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._ended is not None and not self._ended.is_set()
+
+    def _begin(self) -> None:
+        self._ended = threading.Event()
+        self._prepare()
+        try:
+            self._start(port(), not self._is_async)
+        except BaseException:
+            self._ended = None
+            raise
+
+    def _closed(self) -> None:
+        port().detach(self._ticket)
+        assert self._ended is not None
+        self._ended.set()

@@ -1,0 +1,178 @@
+//! The loop of a worker: everything that ended goes in one script call, which also fetches for the slots that are free.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    JobOutcome, Shared,
+    exchange::{entry, finish_and_fetch, recover},
+    leases, marker,
+    outcome::Entry,
+};
+use crate::{clock::wall_ms, link::Link};
+
+// Twice this is what Redis does in about a millisecond.
+const BATCH: usize = 64;
+/// How long a closing worker tries to write what has ended while Redis is away.
+pub(super) const LAST_TRY: Duration = Duration::from_secs(5);
+
+/// Growing pauses between tries.
+#[derive(Default)]
+pub(super) struct Backoff(u32);
+
+impl Backoff {
+    /// Doubles up to a second, with jitter so that a fleet does not come back at once.
+    pub(super) async fn pause(&mut self) {
+        self.0 = (self.0 + 1).min(6);
+        let longest = (20u64 << self.0).min(1000);
+        sleep(Duration::from_millis(rand::random_range(
+            longest / 2..=longest,
+        )))
+        .await;
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut outcomes: mpsc::UnboundedReceiver<(String, JobOutcome)>,
+    blocking: Link,
+) {
+    let stop = CancellationToken::new();
+    let (arm, armed) = watch::channel(false);
+    let (marks, mut marked) = mpsc::channel(1);
+    let upkeep = [
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(leases::renew_locks(Arc::clone(&shared))),
+        ),
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(leases::check_stalled(Arc::clone(&shared))),
+        ),
+        tokio::spawn(stop.clone().run_until_cancelled_owned(marker::watch(
+            Arc::clone(&shared),
+            blocking,
+            armed,
+            marks,
+        ))),
+    ];
+
+    let mut pending: Vec<Entry> = Vec::new();
+    let mut work_likely = true;
+    let mut had_jobs = false;
+    let mut due: Option<i64> = None;
+    let mut limited_until: Option<Instant> = None;
+    let mut backoff = Backoff::default();
+    let mut away_since: Option<Instant> = None;
+
+    loop {
+        // Read before the outcomes: whatever was said before the close must be seen with it.
+        let level = *shared.closing.borrow();
+        while let Ok((id, outcome)) = outcomes.try_recv() {
+            pending.extend(entry(&shared, &id, outcome));
+        }
+        let held = shared.held().len();
+        if level > 0 && pending.is_empty() && (held == 0 || level > 1) {
+            break;
+        }
+        if limited_until.is_some_and(|until| until <= Instant::now()) {
+            limited_until = None;
+            work_likely = true;
+        }
+        if due.is_some_and(|due| due <= wall_ms()) {
+            due = None;
+            work_likely = true;
+        }
+        let may_fetch =
+            level == 0 && !shared.paused.load(Ordering::Relaxed) && limited_until.is_none();
+        let batch: Vec<Entry> = pending.drain(..pending.len().min(BATCH)).collect();
+        let free = (shared.concurrency.load(Ordering::Relaxed) + batch.len()).saturating_sub(held);
+        let want = if may_fetch && (work_likely || !batch.is_empty()) {
+            free.min(BATCH)
+        } else {
+            0
+        };
+
+        if want > 0 || !batch.is_empty() {
+            let now = wall_ms();
+            match finish_and_fetch(&shared, &batch, want, now).await {
+                Ok(fetched) => {
+                    backoff.reset();
+                    away_since = None;
+                    if want > 0 {
+                        work_likely = fetched.count == want;
+                        due = (fetched.due > 0).then_some(fetched.due);
+                        if fetched.limited > 0 {
+                            let pause = fetched
+                                .limited
+                                .min(shared.settings.maximum_rate_limit_delay);
+                            limited_until = Some(Instant::now() + Duration::from_millis(pause));
+                        }
+                        if fetched.count > 0 {
+                            had_jobs = true;
+                        } else if had_jobs && fetched.limited == 0 {
+                            had_jobs = false;
+                            shared.sink.drained();
+                        }
+                    }
+                    pending.extend(fetched.again);
+                }
+                Err(error) => {
+                    shared.sink.error(error);
+                    let since = *away_since.get_or_insert_with(Instant::now);
+                    if level > 0 && since.elapsed() > LAST_TRY {
+                        break;
+                    }
+                    backoff.pause().await;
+                    recover(&shared, batch, now, &mut pending, &mut backoff).await;
+                    work_likely = true;
+                }
+            }
+            continue;
+        }
+
+        let idle = may_fetch && free > 0;
+        arm.send_if_modified(|now| std::mem::replace(now, idle) != idle);
+        let due_at = due.map(|due| {
+            Instant::now() + Duration::from_millis(u64::try_from(due - wall_ms()).unwrap_or(0))
+        });
+        let timer = [due_at, limited_until].into_iter().flatten().min();
+        let mut closing = shared.closing.subscribe();
+        tokio::select! {
+            Some((id, outcome)) = outcomes.recv() => pending.extend(entry(&shared, &id, outcome)),
+            Some(score) = marked.recv() => {
+                // No score: the wait timed out, and an idle worker looks by itself.
+                match score {
+                    Some(at) if at > wall_ms() => due = Some(due.map_or(at, |due| due.min(at))),
+                    _ => work_likely = true,
+                }
+                if !idle {
+                    // Taken while no slot was free: another worker must hear of it.
+                    marker::restore(&shared).await;
+                }
+            }
+            () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
+            () = shared.wake.notified() => work_likely = true,
+            _ = closing.changed() => {}
+        }
+    }
+
+    stop.cancel();
+    for task in upkeep {
+        let _ = task.await;
+    }
+    marker::restore(&shared).await;
+    shared.sink.closed();
+}

@@ -1,0 +1,83 @@
+//! Taking and finishing jobs one by one, without a worker's loop.
+
+use super::{
+    JobOutcome, WorkerSettings,
+    exchange::{fetched_job, prepare},
+    marker,
+    outcome::describe,
+};
+use crate::{
+    clock::wall_ms,
+    connection::ConnectionSettings,
+    error::{Error, Result},
+    job::JobRecord,
+    keys::QueueKeys,
+    link::{Link, integer, items},
+    scripts::Code,
+};
+
+/// Takes and finishes jobs for a user who runs them without a worker's loop. Locks are not renewed.
+#[derive(Debug)]
+pub struct ByHand {
+    keys: QueueKeys,
+    link: Link,
+    blocking: Link,
+    settings: WorkerSettings,
+}
+
+impl ByHand {
+    /// Nothing is sent until it is used.
+    #[must_use]
+    pub fn new(connection: &ConnectionSettings, keys: QueueKeys, settings: WorkerSettings) -> Self {
+        let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name));
+        Self {
+            link: Link::new(connection),
+            blocking,
+            keys,
+            settings,
+        }
+    }
+
+    /// Makes one job active under `token`; with `block`, waits up to the drain delay for one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::call`].
+    pub async fn fetch(&self, token: &str, block: bool) -> Result<Option<JobRecord>> {
+        let found = self.fetch_now(token).await?;
+        if found.is_some() || !block {
+            return Ok(found);
+        }
+        marker::wait(&self.blocking, &self.keys, self.settings.drain_delay).await?;
+        self.fetch_now(token).await
+    }
+
+    async fn fetch_now(&self, token: &str) -> Result<Option<JobRecord>> {
+        let call = prepare(&self.keys, &self.settings, token, &[], 1, wall_ms(), false);
+        let fetched = items(self.link.call(&call).await?).into_iter().nth(1);
+        let jobs = fetched.and_then(|fetched| items(fetched).into_iter().next());
+        let job = jobs.and_then(|jobs| items(jobs).into_iter().next());
+        Ok(job.and_then(|job| fetched_job(job, token)))
+    }
+
+    /// Writes down what became of a job that is locked under `record.token`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Script`] when it is refused; then nothing was changed.
+    pub async fn finish(&self, record: JobRecord, outcome: JobOutcome) -> Result<()> {
+        let entry = describe(&record, &self.settings, outcome);
+        let batch = std::slice::from_ref(&entry);
+        let call = prepare(&self.keys, &self.settings, "", batch, 0, wall_ms(), false);
+        let codes = items(self.link.call(&call).await?).into_iter().next();
+        let code = codes.and_then(|codes| items(codes).first().map(integer));
+        match code.and_then(Code::from_value) {
+            Some(code) => Err(Error::Script {
+                operation: "finish",
+                code,
+                job_id: record.id,
+            }),
+            None => Ok(()),
+        }
+    }
+}

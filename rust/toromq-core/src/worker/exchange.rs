@@ -1,0 +1,327 @@
+//! One exchange with Redis: outcomes out, jobs in; and what to do when its reply was lost.
+
+use std::sync::Arc;
+
+use redis::Value;
+use tokio::time::Instant;
+
+use super::{
+    Held, JobOutcome, Shared, WorkerSettings,
+    actor::{Backoff, LAST_TRY},
+    outcome::{Entry, describe},
+};
+use crate::{
+    error::{Error, Result},
+    job::JobRecord,
+    keys::QueueKeys,
+    link::{Call, integer, items, text},
+    scripts::{self, Code},
+};
+
+/// What a fetch brought, beyond the jobs themselves.
+pub(super) struct Fetched {
+    pub(super) count: usize,
+    /// Milliseconds until a rate limit ends, 0 without one.
+    pub(super) limited: u64,
+    /// When the next delayed job is due, 0 without one.
+    pub(super) due: i64,
+    /// What must be written for jobs that were refused or can't be run.
+    pub(super) again: Vec<Entry>,
+}
+
+/// What to write for a job that ended; nothing where its lock was lost.
+pub(super) fn entry(shared: &Shared, id: &str, outcome: JobOutcome) -> Option<Entry> {
+    let mut held = shared.held();
+    let job = held.get_mut(id)?;
+    if job.lost {
+        held.remove(id);
+        return None;
+    }
+    job.finishing = true;
+    Some(describe(&job.record, &shared.settings, outcome))
+}
+
+/// The call that writes a batch of outcomes and fetches up to `want` jobs under `token`. With `again`, the script looks
+/// first whether an outcome stands already.
+pub(super) fn prepare(
+    keys: &QueueKeys,
+    settings: &WorkerSettings,
+    token: &str,
+    batch: &[Entry],
+    want: usize,
+    now: i64,
+    again: bool,
+) -> Call {
+    let mut call = Call::new(&scripts::FINISH_AND_FETCH, keys);
+    call.arg(keys.base())
+        .number(now)
+        .number(want)
+        .arg(token)
+        .number(settings.lock_duration)
+        .arg(&settings.name);
+    match settings.limiter {
+        Some((max, duration)) => call.number(max).number(duration),
+        None => call.arg("").arg(""),
+    };
+    call.arg("");
+    for entry in batch {
+        call.arg(&entry.id)
+            .arg(&entry.token)
+            .arg(entry.outcome)
+            .arg(&entry.value)
+            .arg(&entry.stack)
+            .arg(&entry.keep)
+            .arg(&entry.number)
+            .arg(entry.flag)
+            .arg(if again {
+                entry.made.to_string()
+            } else {
+                String::new()
+            });
+    }
+    call
+}
+
+pub(super) async fn finish_and_fetch(
+    shared: &Shared,
+    batch: &[Entry],
+    want: usize,
+    now: i64,
+) -> Result<Fetched> {
+    exchange(shared, batch, want, now, false).await
+}
+
+async fn exchange(
+    shared: &Shared,
+    batch: &[Entry],
+    want: usize,
+    now: i64,
+    again: bool,
+) -> Result<Fetched> {
+    let sent = Instant::now();
+    let call = prepare(
+        &shared.keys,
+        &shared.settings,
+        &shared.token,
+        batch,
+        want,
+        now,
+        again,
+    );
+    let reply = shared.commands.call(&call).await?;
+    Ok(take_reply(shared, batch, reply, sent))
+}
+
+/// A job of a reply: id, count of starts, flat hash.
+pub(super) fn fetched_job(job: Value, token: &str) -> Option<JobRecord> {
+    let mut job = items(job).into_iter();
+    let (id, started, stored) = (job.next()?, job.next()?, job.next()?);
+    let mut record = JobRecord::new(text(&id), token.to_owned(), stored);
+    record.attempts_started = integer(&started);
+    Some(record)
+}
+
+fn take_reply(shared: &Shared, batch: &[Entry], reply: Value, sent: Instant) -> Fetched {
+    let mut reply = items(reply).into_iter();
+    let codes = reply.next().map(items).unwrap_or_default();
+    let mut fetched = reply.next().map(items).unwrap_or_default().into_iter();
+    let _drained = reply.next();
+    let bounced = reply.next().map_or(0, |limited| integer(&limited));
+
+    let mut again = Vec::new();
+    for (entry, code) in batch.iter().zip(&codes) {
+        again.extend(settle(shared, entry, integer(code)));
+    }
+
+    let jobs = fetched.next().map(items).unwrap_or_default();
+    let limited = fetched
+        .next()
+        .map_or(0, |limited| integer(&limited))
+        .max(bounced);
+    let due = fetched.next().map_or(0, |due| integer(&due));
+    for taken in fetched.next().map(items).unwrap_or_default() {
+        let parts: Vec<String> = items(taken).iter().map(text).collect();
+        shared.sink.error(Error::Broken(format!(
+            "the key of waiting job {} holds no job; it was taken out",
+            parts.join(": ")
+        )));
+    }
+    let count = jobs.len();
+    let jobs = jobs
+        .into_iter()
+        .filter_map(|job| fetched_job(job, &shared.token));
+    again.extend(accept(shared, jobs, sent));
+    Fetched {
+        count,
+        limited: u64::try_from(limited).unwrap_or(0),
+        due,
+        again,
+    }
+}
+
+/// Holds jobs and hands them on; gives what to write for those that must not be run.
+fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant) -> Vec<Entry> {
+    let mut runnable = Vec::new();
+    let mut refused = Vec::new();
+    {
+        let mut held = shared.held();
+        for record in jobs {
+            let record = Arc::new(record);
+            let job = Held {
+                record: Arc::clone(&record),
+                renewed: sent,
+                lost: false,
+                finishing: false,
+            };
+            held.insert(record.id.clone(), job);
+            match record.refusal() {
+                None => runnable.push(record),
+                Some(reason) => refused.push((record, reason)),
+            }
+        }
+    }
+    if !runnable.is_empty() {
+        shared.sink.jobs(runnable);
+    }
+    refused
+        .into_iter()
+        .filter_map(|(record, reason)| fail(shared, &record.id, reason, None, true))
+        .collect()
+}
+
+fn fail(
+    shared: &Shared,
+    id: &str,
+    reason: String,
+    stack: Option<String>,
+    unrecoverable: bool,
+) -> Option<Entry> {
+    let outcome = JobOutcome::Failed {
+        reason: Some(reason),
+        stack,
+        unrecoverable,
+        delay: None,
+    };
+    entry(shared, id, outcome)
+}
+
+/// Takes note of what the script said about one job.
+fn settle(shared: &Shared, entry: &Entry, code: i64) -> Option<Entry> {
+    match Code::from_value(code) {
+        None => {
+            let held = shared.held().remove(&entry.id);
+            match entry.outcome {
+                "completed" if entry.watched => shared.sink.completed(&entry.id),
+                "completed" | "wait" => {}
+                _ => {
+                    if let Some(held) = held {
+                        let reason = String::from_utf8_lossy(&entry.value);
+                        shared.sink.failed(held.record, &reason);
+                    }
+                }
+            }
+            None
+        }
+        // What every client of this wire makes of a parent that ends too early: a failed attempt.
+        Some(Code::PendingChildren) => {
+            let reason = format!("Job {} has pending dependencies. moveToFinished", entry.id);
+            fail(shared, &entry.id, reason.clone(), Some(reason), false)
+        }
+        Some(Code::FailedChildren) => {
+            let reason = format!(
+                "Cannot complete job {} because it has at least one failed child. moveToFinished",
+                entry.id
+            );
+            fail(shared, &entry.id, reason.clone(), Some(reason), true)
+        }
+        Some(code) => {
+            if let Some(held) = shared.held().remove(&entry.id) {
+                shared.sink.lock_lost(held.record);
+            }
+            shared.sink.error(Error::Script {
+                operation: "writing the outcome",
+                code,
+                job_id: entry.id.clone(),
+            });
+            None
+        }
+    }
+}
+
+/// After a lost reply: writes the batch again, looking first at what already stands, then adopts what the lost call
+/// may have fetched. Tries for ever unless the worker closes.
+pub(super) async fn recover(
+    shared: &Shared,
+    batch: Vec<Entry>,
+    // When the batch was first sent: by that time a finish that went through is recognised.
+    now: i64,
+    pending: &mut Vec<Entry>,
+    backoff: &mut Backoff,
+) {
+    let started = Instant::now();
+    let mut batches = vec![batch];
+    loop {
+        let attempt = match batches.last() {
+            Some(batch) if batch.is_empty() => Ok(()),
+            Some(batch) => exchange(shared, batch, 0, now, true)
+                .await
+                .map(|done| pending.extend(done.again)),
+            None => adopt(shared).await.map(|refused| pending.extend(refused)),
+        };
+        let Err(error) = attempt else {
+            if batches.pop().is_none() {
+                return;
+            }
+            continue;
+        };
+        if shared.is_closing() && started.elapsed() > LAST_TRY {
+            return;
+        }
+        let for_good = matches!(
+            error,
+            Error::Server {
+                transient: false,
+                ..
+            }
+        );
+        match batches.pop() {
+            // One of them is what Redis refuses: find out which, and keep the others.
+            Some(batch) if for_good && batch.len() > 1 => {
+                batches.extend(batch.into_iter().rev().map(|entry| vec![entry]));
+            }
+            Some(batch) if for_good => {
+                for entry in batch {
+                    shared.held().remove(&entry.id);
+                    shared.sink.error(Error::Broken(format!(
+                        "the outcome of job {} can't be written ({error}); when its lock runs out it is tried again",
+                        entry.id
+                    )));
+                }
+            }
+            kept => {
+                batches.extend(kept);
+                shared.sink.error(error);
+                backoff.pause().await;
+            }
+        }
+    }
+}
+
+/// Holds the jobs that a lost call may have made active for us.
+async fn adopt(shared: &Shared) -> Result<Vec<Entry>> {
+    let sent = Instant::now();
+    let mut call = Call::new(&scripts::ADOPT_JOBS, &shared.keys);
+    call.arg(shared.keys.base())
+        .arg(&shared.token)
+        .number(shared.settings.lock_duration);
+    for id in shared.held().keys() {
+        call.arg(id);
+    }
+    let adopted = items(shared.commands.call(&call).await?);
+    let jobs = adopted.into_iter().filter_map(|job| {
+        let mut job = items(job).into_iter();
+        let (id, token, stored) = (job.next()?, job.next()?, job.next()?);
+        Some(JobRecord::new(text(&id), text(&token), stored))
+    });
+    Ok(accept(shared, jobs, sent))
+}

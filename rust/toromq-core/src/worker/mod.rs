@@ -1,0 +1,201 @@
+//! Consuming: one actor per worker that finishes and fetches in batches, and keeps the locks of what it holds.
+//!
+//! Nothing here waits for a processor: lock renewal, the stalled check and every timer run on Tokio alone.
+
+mod actor;
+mod by_hand;
+mod exchange;
+mod leases;
+mod marker;
+mod outcome;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
+
+pub use by_hand::ByHand;
+
+use crate::{
+    connection::ConnectionSettings, error::Error, job::JobRecord, keys::QueueKeys, link::Link,
+};
+
+/// What a worker is told at its start. Durations in milliseconds but for `drain_delay`.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Stored on every job it takes, and part of its connection's name; may be empty.
+    pub name: String,
+    /// How many jobs at once.
+    pub concurrency: usize,
+    /// How long a lock lives without renewal.
+    pub lock_duration: u64,
+    /// How old a lock may get before it is renewed; renewal is looked at twice as often.
+    pub lock_renew_time: u64,
+    /// Time between two stalled checks, over all workers of the queue.
+    pub stalled_interval: u64,
+    /// How often a job may stall before it is failed.
+    pub max_stalled_count: i64,
+    /// Seconds an idle worker waits for a marker before it looks by itself.
+    pub drain_delay: f64,
+    /// Own rate limit: jobs and milliseconds.
+    pub limiter: Option<(u64, u64)>,
+    /// Longest sleep under a rate limit.
+    pub maximum_rate_limit_delay: u64,
+    /// JSON text of the keep policy for completed jobs that have none, or empty.
+    pub remove_on_complete: String,
+    /// The same for failed jobs.
+    pub remove_on_fail: String,
+}
+
+/// What became of a job.
+#[derive(Debug, Clone)]
+pub enum JobOutcome {
+    /// The processor returned.
+    Completed {
+        /// JSON text.
+        returnvalue: Vec<u8>,
+        /// Whether [`Sink::completed`] is to be told.
+        watched: bool,
+    },
+    /// The processor raised.
+    Failed {
+        /// The message; `None` for an error without one.
+        reason: Option<String>,
+        /// The traceback.
+        stack: Option<String>,
+        /// Whether it may not be tried again.
+        unrecoverable: bool,
+        /// What the user's own backoff strategy said: milliseconds, or -1 for no retry.
+        delay: Option<f64>,
+    },
+    /// Back to where it waited, next to run: rate limited, or handed back by a closing worker.
+    Wait,
+}
+
+/// What a worker tells whoever runs the processors. Called on engine threads: it must not block.
+pub trait Sink: Send + Sync + 'static {
+    /// Jobs to run now.
+    fn jobs(&self, jobs: Vec<Arc<JobRecord>>);
+    /// A job was written down as completed.
+    fn completed(&self, id: &str);
+    /// A job's attempt was written down as failed.
+    fn failed(&self, job: Arc<JobRecord>, reason: &str);
+    /// The lock is gone: the result will not be written.
+    fn lock_lost(&self, job: Arc<JobRecord>);
+    /// A job whose worker died was queued again.
+    fn stalled(&self, id: &str);
+    /// Nothing waits any more.
+    fn drained(&self);
+    /// Something went wrong that no caller waits for.
+    fn error(&self, error: Error);
+    /// Everything has ended.
+    fn closed(&self);
+}
+
+/// A job this worker has made active.
+struct Held {
+    record: Arc<JobRecord>,
+    /// When the lock was last known to be set; measured from before the command was sent.
+    renewed: Instant,
+    lost: bool,
+    finishing: bool,
+}
+
+struct Shared {
+    settings: WorkerSettings,
+    keys: QueueKeys,
+    commands: Link,
+    leases: Link,
+    held: Mutex<HashMap<String, Held>>,
+    concurrency: AtomicUsize,
+    paused: AtomicBool,
+    /// 0 running, 1 closing, 2 closing without waiting for processors.
+    closing: watch::Sender<u8>,
+    wake: Notify,
+    sink: Arc<dyn Sink>,
+    token: String,
+}
+
+impl Shared {
+    fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_closing(&self) -> bool {
+        *self.closing.borrow() > 0
+    }
+}
+
+/// A running worker.
+pub struct Worker {
+    shared: Arc<Shared>,
+    finished: mpsc::UnboundedSender<(String, JobOutcome)>,
+}
+
+impl Worker {
+    /// Starts a worker. Must be called within a Tokio runtime.
+    #[must_use]
+    pub fn start(
+        connection: &ConnectionSettings,
+        keys: QueueKeys,
+        settings: WorkerSettings,
+        sink: Arc<dyn Sink>,
+    ) -> Self {
+        let (finished, outcomes) = mpsc::unbounded_channel();
+        let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name));
+        let shared = Arc::new(Shared {
+            commands: Link::new(connection),
+            leases: Link::new(connection),
+            held: Mutex::default(),
+            concurrency: AtomicUsize::new(settings.concurrency),
+            paused: AtomicBool::new(false),
+            closing: watch::Sender::new(0),
+            wake: Notify::new(),
+            sink,
+            token: uuid::Uuid::new_v4().to_string(),
+            settings,
+            keys,
+        });
+        tokio::spawn(actor::run(Arc::clone(&shared), outcomes, blocking));
+        Self { shared, finished }
+    }
+
+    /// Says what became of a job; written together with whatever else has ended by then.
+    pub fn finish(&self, id: String, outcome: JobOutcome) {
+        // Nobody listens after the close; the job's lock runs out and another worker takes it.
+        let _ = self.finished.send((id, outcome));
+    }
+
+    /// Changes how many jobs run at once; those running stay.
+    pub fn set_concurrency(&self, concurrency: usize) {
+        self.shared
+            .concurrency
+            .store(concurrency, Ordering::Relaxed);
+        self.shared.wake.notify_one();
+    }
+
+    /// Stops or resumes taking jobs.
+    pub fn set_paused(&self, paused: bool) {
+        self.shared.paused.store(paused, Ordering::Relaxed);
+        self.shared.wake.notify_one();
+    }
+
+    /// Ends the worker: takes no more jobs, waits for those held unless `force`, then reports `closed`.
+    pub fn close(&self, force: bool) {
+        let level = if force { 2 } else { 1 };
+        self.shared.closing.send_if_modified(|now| {
+            let more = level > *now;
+            *now = level.max(*now);
+            more
+        });
+        self.shared.wake.notify_one();
+    }
+}

@@ -1,0 +1,235 @@
+//! What to write for a job that ended: pure functions of the job, the worker's settings and what its processor said.
+
+use serde_json::{Map, Value};
+
+use super::{JobOutcome, WorkerSettings};
+use crate::{backoff, job::JobRecord};
+
+/// One job of a batch, as the script takes it.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) id: String,
+    pub(super) token: String,
+    pub(super) outcome: &'static str,
+    pub(super) value: Vec<u8>,
+    pub(super) stack: String,
+    pub(super) keep: String,
+    pub(super) number: String,
+    pub(super) flag: &'static str,
+    pub(super) made: i64,
+    pub(super) watched: bool,
+}
+
+pub(super) fn describe(
+    record: &JobRecord,
+    settings: &WorkerSettings,
+    outcome: JobOutcome,
+) -> Entry {
+    let mut entry = Entry {
+        id: record.id.clone(),
+        token: record.token.clone(),
+        outcome: "wait",
+        value: Vec::new(),
+        stack: String::new(),
+        keep: String::new(),
+        number: String::new(),
+        flag: "",
+        made: record.attempts_made,
+        watched: true,
+    };
+    match outcome {
+        JobOutcome::Wait => {}
+        JobOutcome::Completed {
+            returnvalue,
+            watched,
+        } => {
+            entry.outcome = "completed";
+            entry.value = returnvalue;
+            entry.keep = keep(record, "removeOnComplete", &settings.remove_on_complete);
+            entry.watched = watched;
+        }
+        JobOutcome::Failed {
+            reason,
+            stack,
+            unrecoverable,
+            delay,
+        } => {
+            let options = record.options();
+            let attempts = options
+                .get("attempts")
+                .and_then(Value::as_f64)
+                .unwrap_or(0.0);
+            // Counts far below 2^52.
+            #[allow(clippy::cast_precision_loss)]
+            let tries_left = ((record.attempts_made + 1) as f64) < attempts;
+            let delay = delay
+                .or_else(|| {
+                    backoff::delay_ms(
+                        options.get("backoff"),
+                        record.attempts_made + 1,
+                        rand::random(),
+                    )
+                })
+                .unwrap_or(0.0);
+            entry.stack = stacktrace(record, stack, options.get("stackTraceLimit"));
+            if unrecoverable || !tries_left || delay < 0.0 {
+                entry.outcome = "failed";
+                entry.value = reason.unwrap_or_else(|| "null".to_owned()).into_bytes();
+                entry.number = attempts.to_string();
+                entry.keep = keep(record, "removeOnFail", &settings.remove_on_fail);
+            } else {
+                entry.value = reason.unwrap_or_default().into_bytes();
+                if delay > 0.0 {
+                    entry.outcome = "delay";
+                    entry.number = format!("{}", delay.round());
+                    entry.flag = "1";
+                } else {
+                    entry.outcome = "retry";
+                    let lifo = options.get("lifo").and_then(Value::as_bool);
+                    entry.flag = if lifo == Some(true) { "1" } else { "" };
+                }
+            }
+        }
+    }
+    entry
+}
+
+/// A keep policy as the script takes it: the job's own, else the worker's, else empty for "keep all".
+fn keep(record: &JobRecord, option: &str, default: &str) -> String {
+    // Most jobs have none; don't read the options for that.
+    let own = record
+        .field("opts")
+        .filter(|opts| memchr::memmem::find(opts, option.as_bytes()).is_some());
+    let policy = own
+        .and_then(|_| record.options().get(option).cloned())
+        .or_else(|| serde_json::from_str(default).ok());
+    let part = |policy: &Map<String, Value>, name: &str| {
+        policy
+            .get(name)
+            .filter(|value| value.is_number())
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    };
+    match policy {
+        Some(Value::Bool(true)) => "0::".to_owned(),
+        Some(Value::Number(count)) if count.as_i64().is_some_and(|count| count >= 0) => {
+            format!("{count}::")
+        }
+        Some(Value::Object(policy)) => {
+            format!(
+                "{}:{}:{}",
+                part(&policy, "count"),
+                part(&policy, "age"),
+                part(&policy, "limit")
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+/// The stored traces with this one behind them, at most as many as the job wants.
+fn stacktrace(record: &JobRecord, stack: Option<String>, limit: Option<&Value>) -> String {
+    let mut traces: Vec<String> = record
+        .field("stacktrace")
+        .and_then(|stored| serde_json::from_slice(stored).ok())
+        .unwrap_or_default();
+    traces.extend(stack);
+    if let Some(limit) = limit.and_then(Value::as_u64) {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        traces.drain(..traces.len().saturating_sub(limit));
+    }
+    serde_json::to_string(&traces).unwrap_or_else(|_| "[]".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(opts: &str, made: i64) -> JobRecord {
+        JobRecord {
+            id: "7".to_owned(),
+            fields: vec![
+                ("opts".to_owned(), opts.into()),
+                ("stacktrace".to_owned(), br#"["one","two"]"#.to_vec()),
+            ],
+            attempts_made: made,
+            ..JobRecord::default()
+        }
+    }
+
+    fn settings() -> WorkerSettings {
+        WorkerSettings {
+            name: String::new(),
+            concurrency: 1,
+            lock_duration: 1,
+            lock_renew_time: 1,
+            stalled_interval: 1,
+            max_stalled_count: 1,
+            drain_delay: 1.0,
+            limiter: None,
+            maximum_rate_limit_delay: 1,
+            remove_on_complete: r#"{"age":60,"count":5}"#.to_owned(),
+            remove_on_fail: String::new(),
+        }
+    }
+
+    fn failed(opts: &str, made: i64, unrecoverable: bool, delay: Option<f64>) -> Entry {
+        let outcome = JobOutcome::Failed {
+            reason: Some("why".to_owned()),
+            stack: Some("three".to_owned()),
+            unrecoverable,
+            delay,
+        };
+        describe(&job(opts, made), &settings(), outcome)
+    }
+
+    #[test]
+    fn a_failure_is_retried_delayed_or_final() {
+        let cases = [
+            (r#"{"attempts":3}"#, 1, false, None, "retry"),
+            (r#"{"attempts":3}"#, 2, false, None, "failed"),
+            (r#"{"attempts":3}"#, 0, true, None, "failed"),
+            (r#"{"attempts":3}"#, 0, false, Some(-1.0), "failed"),
+            (r#"{"attempts":3}"#, 0, false, Some(20.0), "delay"),
+            (r#"{"attempts":3,"backoff":50}"#, 0, false, None, "delay"),
+            ("{}", 0, false, None, "failed"),
+            ("no JSON", 0, false, None, "failed"),
+        ];
+        for (opts, made, unrecoverable, delay, expected) in cases {
+            let entry = failed(opts, made, unrecoverable, delay);
+            assert_eq!(entry.outcome, expected, "{opts} after {made} attempts");
+        }
+    }
+
+    #[test]
+    fn the_newest_traces_are_kept() {
+        assert_eq!(
+            failed("{}", 0, false, None).stack,
+            r#"["one","two","three"]"#
+        );
+        let limited = failed(r#"{"stackTraceLimit":2}"#, 0, false, None);
+        assert_eq!(limited.stack, r#"["two","three"]"#);
+    }
+
+    #[test]
+    fn a_jobs_own_keep_policy_wins_over_the_workers() {
+        let cases = [
+            ("{}", "5:60:"),
+            (r#"{"removeOnComplete":true}"#, "0::"),
+            (r#"{"removeOnComplete":false}"#, ""),
+            (r#"{"removeOnComplete":3}"#, "3::"),
+            (r#"{"removeOnComplete":{"age":1,"limit":9}}"#, ":1:9"),
+        ];
+        for (opts, expected) in cases {
+            let outcome = JobOutcome::Completed {
+                returnvalue: b"1".to_vec(),
+                watched: false,
+            };
+            assert_eq!(
+                describe(&job(opts, 0), &settings(), outcome).keep,
+                expected,
+                "{opts}"
+            );
+        }
+    }
+}
