@@ -122,9 +122,7 @@ def _stop(path: str) -> int:
 def _status(path: str) -> int:
     found = server.status(path)
     if not found.running:
-        print(f"Not running: {found.path}")
-        if found.problem:
-            print(found.problem)
+        print(f"Not running: {found.path}" if found.problem is None else f"Not answering: {found.problem}")
         return EXIT_NOT_RUNNING
     print(f"Running: {found.version}, process {found.pid}")
     _print_urls(found)

@@ -9,19 +9,9 @@ from collections.abc import Awaitable
 from typing import Any, Self
 
 from toromq import sync
-from toromq._bridge import (
-    port,
-    to_json,
-)
-from toromq._consumer import (
-    Consumer,
-    log,
-)
-from toromq._job_fields import (
-    DataT,
-    ResultT,
-    Stored,
-)
+from toromq._bridge import port, to_json
+from toromq._consumer import Consumer, log
+from toromq._job_fields import DataT, ResultT, Stored
 from toromq._tasks import TaskRunner
 from toromq.errors import RateLimitError, ToroError
 from toromq.job import Job, by_hand

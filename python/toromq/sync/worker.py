@@ -6,16 +6,9 @@ from __future__ import annotations
 import threading
 from typing import Self
 
-from toromq._bridge import (
-    port,
-)
-from toromq._consumer import (
-    Consumer,
-)
-from toromq._job_fields import (
-    DataT,
-    ResultT,
-)
+from toromq._bridge import blocking_port as port
+from toromq._consumer import Consumer
+from toromq._job_fields import DataT, ResultT
 from toromq.sync.job import Job, by_hand
 from toromq.sync.queue import Queue
 

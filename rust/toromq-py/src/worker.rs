@@ -66,6 +66,9 @@ impl PortSink {
 }
 
 impl Sink for PortSink {
+    fn ready(&self) {
+        self.event("ready", Item::None);
+    }
     fn jobs(&self, jobs: Vec<Arc<JobRecord>>) {
         match &self.pool {
             Some(pool) => pool.put(jobs),

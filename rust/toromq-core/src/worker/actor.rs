@@ -70,6 +70,7 @@ pub(super) async fn run(
     ];
 
     let mut pending: Vec<Entry> = Vec::new();
+    let mut ready = false;
     let mut work_likely = true;
     let mut had_jobs = false;
     let mut due: Option<i64> = None;
@@ -111,6 +112,9 @@ pub(super) async fn run(
                 Ok(fetched) => {
                     backoff.reset();
                     away_since = None;
+                    if !std::mem::replace(&mut ready, true) {
+                        shared.sink.ready();
+                    }
                     if want > 0 {
                         work_likely = fetched.count == want;
                         due = (fetched.due > 0).then_some(fetched.due);

@@ -82,6 +82,8 @@ pub enum JobOutcome {
 
 /// What a worker tells whoever runs the processors. Called on engine threads: it must not block.
 pub trait Sink: Send + Sync + 'static {
+    /// Redis answered for the first time.
+    fn ready(&self);
     /// Jobs to run now.
     fn jobs(&self, jobs: Vec<Arc<JobRecord>>);
     /// A job was written down as completed.
