@@ -2,8 +2,8 @@
 
 from toromq import server as server  # first: its exit hook must run after the engine's
 from toromq._bridge import version as __version__
-from toromq._consumer import RateLimit
 from toromq._run import run
+from toromq._worker_base import RateLimit
 from toromq.connection import Connection
 from toromq.errors import (
     ConfigurationError,

@@ -10,15 +10,15 @@ from typing import Any, Self
 
 from toromq import sync
 from toromq._bridge import port, to_json
-from toromq._consumer import Consumer, log
 from toromq._job_fields import DataT, ResultT, Stored
 from toromq._tasks import TaskRunner
+from toromq._worker_base import WorkerBase, log
 from toromq.errors import RateLimitError, ToroError
 from toromq.job import Job, by_hand
 from toromq.queue import Queue
 
 
-class Worker(Consumer[DataT, ResultT]):
+class Worker(WorkerBase[DataT, ResultT]):
     """Takes jobs from a queue and runs a processor on them, at most `concurrency` at once.
 
     A job runs at least once: it runs again when its worker died or was cut off from Redis for longer than

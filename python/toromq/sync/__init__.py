@@ -3,7 +3,7 @@
 `queue.py`, `job.py` and `worker.py` here are made from the files of those names one folder up by `tools/make_sync.py`.
 """
 
-from toromq._consumer import RateLimit
+from toromq._worker_base import RateLimit
 from toromq.connection import Connection
 from toromq.sync.job import Job
 from toromq.sync.queue import Queue

@@ -7,13 +7,13 @@ import threading
 from typing import Self
 
 from toromq._bridge import blocking_port as port
-from toromq._consumer import Consumer
 from toromq._job_fields import DataT, ResultT
+from toromq._worker_base import WorkerBase
 from toromq.sync.job import Job, by_hand
 from toromq.sync.queue import Queue
 
 
-class Worker(Consumer[DataT, ResultT]):
+class Worker(WorkerBase[DataT, ResultT]):
     """Takes jobs from a queue and runs a processor on them, at most `concurrency` at once.
 
     A job runs at least once: it runs again when its worker died or was cut off from Redis for longer than

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     JobOutcome, Shared,
     exchange::{entry, finish_and_fetch, recover},
-    leases, marker,
+    lock_manager, marker,
     outcome::Entry,
+    stalled_checker,
 };
 use crate::{clock::wall_ms, link::Link};
 
@@ -55,11 +56,11 @@ pub(super) async fn run(
     let upkeep = [
         tokio::spawn(
             stop.clone()
-                .run_until_cancelled_owned(leases::renew_locks(Arc::clone(&shared))),
+                .run_until_cancelled_owned(lock_manager::renew_locks(Arc::clone(&shared))),
         ),
         tokio::spawn(
             stop.clone()
-                .run_until_cancelled_owned(leases::check_stalled(Arc::clone(&shared))),
+                .run_until_cancelled_owned(stalled_checker::check_stalled(Arc::clone(&shared))),
         ),
         tokio::spawn(stop.clone().run_until_cancelled_owned(marker::watch(
             Arc::clone(&shared),

@@ -5,9 +5,10 @@
 mod actor;
 mod by_hand;
 mod exchange;
-mod leases;
+mod lock_manager;
 mod marker;
 mod outcome;
+mod stalled_checker;
 
 use std::{
     collections::HashMap,
@@ -115,7 +116,8 @@ struct Shared {
     settings: WorkerSettings,
     keys: QueueKeys,
     commands: Link,
-    leases: Link,
+    /// For what must not wait behind a long reply: locks and the stalled check.
+    upkeep: Link,
     held: Mutex<HashMap<String, Held>>,
     concurrency: AtomicUsize,
     paused: AtomicBool,
@@ -155,7 +157,7 @@ impl Worker {
         let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name));
         let shared = Arc::new(Shared {
             commands: Link::new(connection),
-            leases: Link::new(connection),
+            upkeep: Link::new(connection),
             held: Mutex::default(),
             concurrency: AtomicUsize::new(settings.concurrency),
             paused: AtomicBool::new(false),

@@ -39,7 +39,7 @@ class RateLimit(NamedTuple):
     duration: int
 
 
-class Consumer(Generic[DataT, ResultT]):
+class WorkerBase(Generic[DataT, ResultT]):
     """The part of a worker that waits for nothing."""
 
     _job_type: ClassVar[Any]

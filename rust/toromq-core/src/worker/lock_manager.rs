@@ -1,5 +1,4 @@
-//! Locks: renewed for every job in flight by one script, whatever the processors do; and the check for jobs whose worker
-//! died.
+//! Locks: renewed for every job in flight by one script, whatever the processors do.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,13 +6,12 @@ use tokio::time::{Instant, sleep};
 
 use super::Shared;
 use crate::{
-    clock::wall_ms,
-    error::Error,
-    link::{Call, integer, items, text},
+    link::{Call, items, text},
     scripts,
 };
 
-const RENEWALS: usize = 500;
+// Holds Redis for about a millisecond.
+const BATCH: usize = 500;
 
 pub(super) async fn renew_locks(shared: Arc<Shared>) {
     let age = Duration::from_millis((shared.settings.lock_renew_time / 2).max(1));
@@ -29,7 +27,7 @@ pub(super) async fn renew_locks(shared: Arc<Shared>) {
                 aged.push((id.clone(), job.record.token.clone()));
             }
         }
-        for batch in aged.chunks(RENEWALS) {
+        for batch in aged.chunks(BATCH) {
             let sent = Instant::now();
             let mut call = Call::new(&scripts::EXTEND_LOCKS, &shared.keys);
             call.arg(shared.keys.base())
@@ -37,7 +35,7 @@ pub(super) async fn renew_locks(shared: Arc<Shared>) {
             for (id, token) in batch {
                 call.arg(id).arg(token);
             }
-            match shared.leases.call(&call).await {
+            match shared.upkeep.call(&call).await {
                 Ok(reply) => {
                     let lost: Vec<String> = items(reply).iter().map(text).collect();
                     note_renewal(&shared, batch, &lost, sent);
@@ -61,39 +59,5 @@ fn note_renewal(shared: &Shared, batch: &[(String, String)], lost: &[String], se
             job.lost = true;
             shared.sink.lock_lost(Arc::clone(&job.record));
         }
-    }
-}
-
-pub(super) async fn check_stalled(shared: Arc<Shared>) {
-    loop {
-        let mut call = Call::new(&scripts::MOVE_STALLED_JOBS_TO_WAIT, &shared.keys);
-        call.arg(shared.keys.base())
-            .number(wall_ms())
-            .number(shared.settings.stalled_interval)
-            .number(shared.settings.max_stalled_count)
-            .number(1000);
-        let mut pause = Duration::from_millis(shared.settings.stalled_interval);
-        match shared.leases.call(&call).await {
-            Ok(reply) => {
-                let mut reply = items(reply).into_iter();
-                if reply.next().is_some_and(|more| integer(&more) == 1) {
-                    pause = Duration::ZERO;
-                }
-                for id in reply.next().map(items).unwrap_or_default() {
-                    shared.sink.stalled(&text(&id));
-                }
-                for id in reply.next().map(items).unwrap_or_default() {
-                    shared.sink.error(Error::Broken(format!(
-                        "the key of active job {} holds no job; it was taken out",
-                        text(&id)
-                    )));
-                }
-            }
-            Err(error) => {
-                shared.sink.error(error);
-                pause = pause.min(Duration::from_secs(5));
-            }
-        }
-        sleep(pause).await;
     }
 }
