@@ -6,7 +6,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, unquote_to_bytes, urlsplit
 
 from toromq import server
 from toromq._bridge import NativeConnection
@@ -155,7 +155,7 @@ def _parts(url: str) -> dict[str, Any]:
     if parsed.scheme == "unix":
         if not parsed.path:
             raise ConfigurationError("connection: unix:// without a path; write unix:///path/to/socket")
-        parts["path"] = unquote(parsed.path)
+        parts["path"] = os.fsdecode(unquote_to_bytes(parsed.path))
     else:
         parts |= {"host": parsed.hostname or "localhost", "tls": parsed.scheme == "rediss"}
         if port is not None:
