@@ -121,7 +121,9 @@ class Connection:
         # A forked child must not use its parent's socket.
         if self._made is None or self._made[0] != pid:
             if self._embedded is not None:
-                self._options["path"] = server.connect(self._embedded).socket_path
+                joined = server.connect(self._embedded)
+                server.watch(joined)
+                self._options["path"] = joined.socket_path
             self._made = (pid, NativeConnection(self._options))
         return self._made[1]
 

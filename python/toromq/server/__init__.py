@@ -28,5 +28,16 @@ from toromq.server.control import ServerStatus, start, status, stop
 from toromq.server.embedded import EmbeddedServer, connect
 from toromq.server.files import DEFAULT_PATH
 from toromq.server.launcher import find_server_binary
+from toromq.server.watcher import watch
 
-__all__ = ["DEFAULT_PATH", "EmbeddedServer", "ServerStatus", "connect", "find_server_binary", "start", "status", "stop"]
+__all__ = [
+    "DEFAULT_PATH",
+    "EmbeddedServer",
+    "ServerStatus",
+    "connect",
+    "find_server_binary",
+    "start",
+    "status",
+    "stop",
+    "watch",
+]

@@ -1,8 +1,8 @@
 //! Producing and looking: jobs added in batches, jobs and counts read.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use redis::Value;
+use redis::{Cmd, Value};
 use tokio::{sync::mpsc, sync::oneshot, time::Instant};
 
 use crate::{
@@ -36,6 +36,9 @@ pub struct NewJob {
 
 // Holds Redis for about a millisecond.
 const BATCH: usize = 250;
+// Between tries: short enough for a server that only restarts, long enough not to burden one that struggles.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 struct Request {
     jobs: Vec<NewJob>,
@@ -100,7 +103,6 @@ impl Queue {
     /// As [`Link::send`].
     pub async fn get_job(&self, id: &str) -> Result<Option<JobRecord>> {
         let stored = self
-            .link
             .send("get_job", redis::cmd("HGETALL").arg(self.keys.job(id)))
             .await?;
         let record = JobRecord::new(id.to_owned(), String::new(), stored);
@@ -131,7 +133,7 @@ impl Queue {
         for state in states {
             call.arg(state);
         }
-        let found = items(self.link.call(&call).await?);
+        let found = items(self.call(&call).await?);
         Ok(found
             .into_iter()
             .filter_map(|pair| {
@@ -152,10 +154,7 @@ impl Queue {
         for state in states {
             call.arg(state);
         }
-        Ok(items(self.link.call(&call).await?)
-            .iter()
-            .map(integer)
-            .collect())
+        Ok(items(self.call(&call).await?).iter().map(integer).collect())
     }
 
     /// The state a job is in.
@@ -166,7 +165,7 @@ impl Queue {
     pub async fn get_state(&self, id: &str) -> Result<String> {
         let mut call = Call::new(&scripts::GET_STATE, &self.keys);
         call.arg(id);
-        Ok(text(&self.link.call(&call).await?))
+        Ok(text(&self.call(&call).await?))
     }
 
     /// Lines of a job's log, and how many there are.
@@ -188,13 +187,9 @@ impl Queue {
             (-(last + 1), -(start + 1))
         };
         let lines = self
-            .link
             .send("get_logs", redis::cmd("LRANGE").arg(&key).arg(from).arg(to))
             .await?;
-        let count = self
-            .link
-            .send("get_logs", redis::cmd("LLEN").arg(&key))
-            .await?;
+        let count = self.send("get_logs", redis::cmd("LLEN").arg(&key)).await?;
         let mut lines: Vec<String> = items(lines).iter().map(text).collect();
         if !asc {
             lines.reverse();
@@ -239,11 +234,30 @@ impl Queue {
         let logs = format!("{key}:logs");
         let mut call = Call::on(&scripts::ADD_LOG, vec![key, logs]);
         call.arg(line).number(keep);
-        self.checked("log", id, &call).await
+        // A line whose answer was lost may stand already, and a second one would be a lie.
+        let reply = repeat(self.timeout, Outcome::NotDone, || self.link.call(&call)).await?;
+        Self::check("log", id, reply)
+    }
+
+    /// Sends what does no harm when it is done twice, until it is answered or the timeout has passed.
+    async fn send(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
+        repeat(self.timeout, Outcome::Unknown, || {
+            self.link.send(operation, cmd)
+        })
+        .await
+    }
+
+    /// The same for a script.
+    async fn call(&self, call: &Call) -> Result<Value> {
+        repeat(self.timeout, Outcome::Unknown, || self.link.call(call)).await
     }
 
     async fn checked(&self, operation: &'static str, id: &str, call: &Call) -> Result<i64> {
-        let reply = integer(&self.link.call(call).await?);
+        Self::check(operation, id, self.call(call).await?)
+    }
+
+    fn check(operation: &'static str, id: &str, reply: Value) -> Result<i64> {
+        let reply = integer(&reply);
         match Code::from_value(reply) {
             Some(code) => Err(Error::Script {
                 operation,
@@ -252,6 +266,30 @@ impl Queue {
             }),
             None => Ok(reply),
         }
+    }
+}
+
+/// Tries again while Redis can't be reached, until the timeout has passed. With `worst` not done, only what is known not
+/// to have been done is tried again.
+async fn repeat<F: Future<Output = Result<Value>>>(
+    timeout: Duration,
+    worst: Outcome,
+    once: impl Fn() -> F,
+) -> Result<Value> {
+    let deadline = Instant::now() + timeout;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match once().await {
+            Err(Error::Connection { outcome, .. })
+                if (outcome == Outcome::NotDone || worst == Outcome::Unknown)
+                    && Instant::now() + pause < deadline => {}
+            Err(Error::Server {
+                transient: true, ..
+            }) if Instant::now() + pause < deadline => {}
+            answer => return answer,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -321,7 +359,7 @@ impl Producer {
         let size = i64::try_from(batch.len()).unwrap_or(i64::MAX);
         let mut first = 0;
         let mut again = false;
-        let mut pause = Duration::from_millis(20);
+        let mut pause = FIRST_PAUSE;
         loop {
             let attempt = async {
                 if first == 0 {
@@ -386,7 +424,7 @@ impl Producer {
                         });
                     }
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_millis(500));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
