@@ -235,8 +235,8 @@ class WorkerBase(Generic[DataT, ResultT]):
     @concurrency.setter
     def concurrency(self, value: int) -> None:
         self._options["concurrency"] = whole("concurrency", value, 1, 100_000)
-        if self._native is not None:
-            self._native.set_concurrency(value)
+        if self._native is not None and self._native.set_concurrency(value):
+            self._start_thread(self._native)
 
     def is_paused(self) -> bool:
         """Whether it takes no jobs."""
@@ -251,8 +251,9 @@ class WorkerBase(Generic[DataT, ResultT]):
     def _receive(self, message: tuple[str, Any]) -> None:
         event, value = message
         if event == "completed":
-            job, result = self._results.pop(value)
-            self._tell("completed", job, result)
+            kept = self._results.pop(value, None)
+            if kept is not None:
+                self._tell("completed", *kept)
         elif event == "failed":
             stored, reason = value
             job = self._job_type(self._queue, stored)
@@ -288,7 +289,8 @@ class WorkerBase(Generic[DataT, ResultT]):
         watched = bool(self._listeners.get("completed"))
         if watched:
             self._results[job.id] = (self._for_listener(job), result)
-        native.complete(job.id, text, watched)
+        if not native.complete(job.id, text, watched):
+            self._results.pop(job.id, None)
 
     def _failed(
         self, native: _bridge.NativeWorker, job: JobFields[Any, Any], error: BaseException, delay: float | None
@@ -301,7 +303,8 @@ class WorkerBase(Generic[DataT, ResultT]):
         stack = "".join(traceback.format_exception(error))
         # What no other client could read must not be stored.
         reason, stack = (text.encode("utf-8", "replace").decode() for text in (reason, stack))
-        native.fail(job.id, reason, stack, isinstance(error, UnrecoverableError | SerializationError), delay)
+        if not native.fail(job.id, reason, stack, isinstance(error, UnrecoverableError | SerializationError), delay):
+            self._errors.pop(job.id, None)
 
     def _backoff(self, job: JobFields[Any, Any], error: BaseException) -> Any:
         """What the user's own strategy says, which may have to be awaited; None without one."""

@@ -1,7 +1,7 @@
 """Keeping an embedded server up for a long-lived process: when it dies, it is started again at once.
 
-A thread waits on a connection that never says anything. Its end means that the server's process is gone. A server that was
-asked to stop has removed its socket by then, and is left alone.
+A thread waits on a connection that never says anything. Its end means that the server's process is gone. A server that
+was asked to stop has removed its socket by then, and is left alone.
 """
 
 from __future__ import annotations

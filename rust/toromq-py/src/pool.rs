@@ -26,6 +26,18 @@ struct State {
     ended: bool,
 }
 
+impl State {
+    /// A spare thread is there before it is needed: only a thread of Python can start one.
+    fn wants_spare(&mut self) -> bool {
+        let wanted = self.waiting == 0 && !self.waking && self.threads < self.most && !self.ended;
+        if wanted {
+            self.threads += 1;
+            self.waking = true;
+        }
+        wanted
+    }
+}
+
 pub(crate) struct Pool {
     state: Mutex<State>,
     ready: Condvar,
@@ -56,8 +68,11 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set_most(&self, most: usize) {
-        self.state().most = most;
+    /// Whether one more thread must be started for it.
+    pub(crate) fn set_most(&self, most: usize) -> bool {
+        let mut state = self.state();
+        state.most = most;
+        state.wants_spare()
     }
 
     pub(crate) fn put(&self, jobs: Vec<Arc<JobRecord>>) {
@@ -129,12 +144,7 @@ impl Pool {
         }
         let job = state.jobs.pop_front()?;
         self.wake_one(state);
-        // A spare thread is there before it is needed: only a thread of Python can start one.
-        let start_another = state.waiting == 0 && !state.waking && state.threads < state.most;
-        if start_another {
-            state.threads += 1;
-            state.waking = true;
-        }
+        let start_another = state.wants_spare();
         Some(Some(Taken { job, start_another }))
     }
 }

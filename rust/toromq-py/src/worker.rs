@@ -159,12 +159,13 @@ impl NativeWorker {
         }
     }
 
-    fn complete(&self, id: String, returnvalue: &[u8], watched: bool) {
+    /// False, as for `fail`, where the job's lock was lost.
+    fn complete(&self, id: String, returnvalue: &[u8], watched: bool) -> bool {
         let outcome = JobOutcome::Completed {
             returnvalue: returnvalue.to_vec(),
             watched,
         };
-        self.worker.finish(id, outcome);
+        self.worker.finish(id, outcome)
     }
 
     fn fail(
@@ -174,25 +175,26 @@ impl NativeWorker {
         stack: Option<String>,
         unrecoverable: bool,
         delay: Option<f64>,
-    ) {
+    ) -> bool {
         let outcome = JobOutcome::Failed {
             reason,
             stack,
             unrecoverable,
             delay,
         };
-        self.worker.finish(id, outcome);
+        self.worker.finish(id, outcome)
     }
 
     fn wait(&self, id: String) {
         self.worker.finish(id, JobOutcome::Wait);
     }
 
-    fn set_concurrency(&self, concurrency: usize) {
-        if let Some(pool) = &self.pool {
-            pool.set_most(concurrency);
-        }
+    /// Whether one more thread must be started for it.
+    fn set_concurrency(&self, concurrency: usize) -> bool {
         self.worker.set_concurrency(concurrency);
+        self.pool
+            .as_ref()
+            .is_some_and(|pool| pool.set_most(concurrency))
     }
 
     fn set_paused(&self, paused: bool) {

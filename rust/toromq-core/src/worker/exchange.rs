@@ -163,6 +163,8 @@ fn take_reply(shared: &Shared, batch: &[Entry], reply: Value, sent: Instant) -> 
 fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant) -> Vec<Entry> {
     let mut runnable = Vec::new();
     let mut refused = Vec::new();
+    // Nobody will run what a call under way at the close still brings.
+    let hand_back = shared.is_forced();
     {
         let mut held = shared.held();
         for record in jobs {
@@ -175,8 +177,9 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
             };
             held.insert(record.id.clone(), job);
             match record.refusal() {
+                _ if hand_back => refused.push((record, None)),
                 None => runnable.push(record),
-                Some(reason) => refused.push((record, reason)),
+                reason => refused.push((record, reason)),
             }
         }
     }
@@ -185,7 +188,10 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
     }
     refused
         .into_iter()
-        .filter_map(|(record, reason)| fail(shared, &record.id, reason, None, true))
+        .filter_map(|(record, reason)| match reason {
+            Some(reason) => fail(shared, &record.id, reason, None, true),
+            None => entry(shared, &record.id, JobOutcome::Wait),
+        })
         .collect()
 }
 

@@ -11,7 +11,7 @@ mod outcome;
 mod stalled_checker;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -136,6 +136,10 @@ impl Shared {
     fn is_closing(&self) -> bool {
         *self.closing.borrow() > 0
     }
+
+    fn is_forced(&self) -> bool {
+        *self.closing.borrow() > 1
+    }
 }
 
 /// A running worker.
@@ -172,10 +176,25 @@ impl Worker {
         Self { shared, finished }
     }
 
-    /// Says what became of a job; written together with whatever else has ended by then.
-    pub fn finish(&self, id: String, outcome: JobOutcome) {
-        // Nobody listens after the close; the job's lock runs out and another worker takes it.
-        let _ = self.finished.send((id, outcome));
+    /// Says what became of a job; written together with whatever else has ended by then. False where the job's lock was
+    /// lost: then nothing will be written, and nothing more will be said of the job.
+    pub fn finish(&self, id: String, outcome: JobOutcome) -> bool {
+        let is_ours = match self.shared.held().entry(id.clone()) {
+            Entry::Occupied(job) if job.get().lost => {
+                job.remove();
+                false
+            }
+            Entry::Occupied(_) => true,
+            Entry::Vacant(_) => false,
+        };
+        if is_ours {
+            // Nobody listens after the close; the job's lock runs out and another worker takes it.
+            let _ = self.finished.send((id, outcome));
+        } else {
+            // Its slot is free again.
+            self.shared.wake.notify_one();
+        }
+        is_ours
     }
 
     /// Changes how many jobs run at once; those running stay.
