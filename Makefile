@@ -11,15 +11,19 @@ help: ## list the commands
 $(BIN)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import tomllib;print('\n'.join(tomllib.load(open('pyproject.toml','rb'))['dependency-groups']['tools']))" > $(VENV)/tools.txt
-	$(BIN)/pip install --quiet -r $(VENV)/tools.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/tools.txt
 	touch $@
 
 build: $(BIN)/.ready ## build the engine and install the package into .venv
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 
-lint: $(BIN)/.ready ## check formats, lints and types
+demo: build ## watch thousands of real files being read by workers
+	$(BIN)/python examples/read_the_library.py
+
+lint: $(BIN)/.ready ## check formats, lints, types, and what is generated
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	test -z "$$(cargo tree -p toromq-core -i pyo3 2>/dev/null)"
 	$(BIN)/python tools/make_sync.py --check
 	$(BIN)/ruff check .
 	$(BIN)/mypy python/toromq
@@ -28,4 +32,7 @@ test: build ## run every test
 	cargo test --workspace --quiet
 	$(BIN)/python -m pytest -q
 
-.PHONY: help build lint test
+bench: build ## measure beside Node BullMQ and the bullmq package
+	$(BIN)/python -m bench
+
+.PHONY: help build demo lint test bench

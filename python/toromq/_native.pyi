@@ -1,4 +1,6 @@
-from typing import Any
+from typing import Any, final
+
+__all__: list[str]
 
 version: str
 debug_build: bool
@@ -8,15 +10,18 @@ def from_json(text: bytes) -> Any: ...
 def scripts() -> list[tuple[str, str, list[str], list[str]]]: ...
 def shutdown() -> None: ...
 
+@final
 class Port:
     def __new__(cls, blocking: bool = False) -> Port: ...
     def fileno(self) -> int: ...
     def drain(self) -> list[tuple[int, Any]]: ...
     def wait(self) -> list[tuple[int, Any]]: ...
 
+@final
 class NativeConnection:
     def __new__(cls, options: dict[str, Any]) -> NativeConnection: ...
 
+@final
 class NativeQueue:
     def __new__(
         cls, connection: NativeConnection, prefix: str, name: str, version: str, max_events: int | None
@@ -31,6 +36,7 @@ class NativeQueue:
     def update_progress(self, port: Port, ticket: int, id: str, progress: bytes) -> None: ...
     def add_log(self, port: Port, ticket: int, id: str, line: str, keep: int) -> None: ...
 
+@final
 class NativeWorker:
     def __new__(
         cls,
@@ -53,9 +59,22 @@ class NativeWorker:
     def set_paused(self, paused: bool) -> None: ...
     def close(self, force: bool) -> None: ...
 
+@final
 class NativeByHand:
     def __new__(
         cls, connection: NativeConnection, prefix: str, queue: str, options: dict[str, Any]
     ) -> NativeByHand: ...
     def fetch(self, port: Port, ticket: int, token: str, block: bool) -> None: ...
-    def finish(self, port: Port, ticket: int, *arguments: Any) -> None: ...
+    def finish(
+        self,
+        port: Port,
+        ticket: int,
+        id: str,
+        token: str,
+        attempts_made: int,
+        fields: list[tuple[str, bytes]],
+        returnvalue: bytes | None,
+        reason: str | None,
+        stack: str | None,
+        unrecoverable: bool,
+    ) -> None: ...
