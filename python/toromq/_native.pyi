@@ -1,6 +1,18 @@
 from typing import Any, final
 
-__all__: list[str]
+__all__ = [
+    "NativeByHand",
+    "NativeConnection",
+    "NativeQueue",
+    "NativeWorker",
+    "Port",
+    "debug_build",
+    "from_json",
+    "scripts",
+    "shutdown",
+    "to_json",
+    "version",
+]
 
 version: str
 debug_build: bool
