@@ -70,8 +70,9 @@ local function stored_before(i, job_key)
   if ARGV[i + 9] == '' then
     return false
   end
-  local found = redis.call('HMGET', job_key, 'name', 'data', 'timestamp')
-  return found[1] == ARGV[i + 2] and found[2] == ARGV[i + 3] and found[3] == ARGV[i + 5]
+  local found = redis.pcall('HMGET', job_key, 'name', 'data', 'timestamp')
+  -- What is no job is not ours either.
+  return not found.err and found[1] == ARGV[i + 2] and found[2] == ARGV[i + 3] and found[3] == ARGV[i + 5]
 end
 
 local ids = { 0 }

@@ -54,6 +54,7 @@ local events, pc, metrics_completed, metrics_failed = KEYS[11], KEYS[12], KEYS[1
 local base, now_text, want, token, lock_duration = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local worker_name, limiter_max, limiter_duration, points = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
 -- @include "includes/max_events"
+-- @include "includes/in_list"
 -- @include "includes/is_blocked"
 -- @include "includes/mark_base"
 -- @include "includes/mark_delay"
@@ -80,9 +81,9 @@ local max_length = nil
 
 -- Whether the outcome of a job that is sent again already stands in Redis: more attempts made than before, and for a
 -- finished one our own value and time.
-local function stands_already(i, job, job_key)
+local function stands_already(i, code, job, job_key)
   local made = tonumber(ARGV[i + 8])
-  if not made then
+  if not made or code == CODE.JOB_CORRUPT then
     return false
   end
   local outcome = ARGV[i + 2]
@@ -96,7 +97,7 @@ local function stands_already(i, job, job_key)
     return stored[1] == ARGV[i + 3] and stored[2] == now_text
   end
   if outcome == 'wait' or (outcome == 'delay' and ARGV[i + 7] == '') then
-    return redis.call('EXISTS', job_key .. ':lock') == 0
+    return redis.call('EXISTS', job_key .. ':lock') == 0 and not in_list(active, ARGV[i])
   end
   return (tonumber(job[5]) or 0) > made
 end
@@ -140,7 +141,8 @@ if count > 0 then
       end
     end
     if code == 0 and ARGV[i + 1] ~= '0' then
-      if not locks[n] then
+      -- Named before in this batch, it has no lock any more.
+      if not locks[n] or leaving[id] then
         code = CODE.LOCK_MISSING
       elseif locks[n] ~= ARGV[i + 1] then
         code = CODE.LOCK_MISMATCH
@@ -151,7 +153,7 @@ if count > 0 then
     end
     if code == 0 then
       leaving[id] = n
-    elseif stands_already(i, job, job_key) then
+    elseif stands_already(i, code, job, job_key) then
       code = 0
       job = nil
     end

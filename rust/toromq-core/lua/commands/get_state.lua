@@ -21,23 +21,7 @@ local completed, failed, delayed, prioritized = KEYS[1], KEYS[2], KEYS[3], KEYS[
 local active, wait, paused, waiting_children = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local job_id = ARGV[1]
 
-local function listed(list)
-  for _, id in ipairs(redis.call('LRANGE', list, 0, -1)) do
-    if id == job_id then
-      return true
-    end
-  end
-  return false
-end
-
--- LPOS would walk the list inside the server, but servers before 6.0.6 don't have it.
-local function in_list(list)
-  local found = redis.pcall('LPOS', list, job_id)
-  if type(found) == 'table' and found.err then
-    return listed(list)
-  end
-  return found ~= false
-end
+-- @include "includes/in_list"
 
 if redis.call('ZSCORE', completed, job_id) then
   return 'completed'
@@ -47,9 +31,9 @@ elseif redis.call('ZSCORE', delayed, job_id) then
   return 'delayed'
 elseif redis.call('ZSCORE', prioritized, job_id) then
   return 'prioritized'
-elseif in_list(active) then
+elseif in_list(active, job_id) then
   return 'active'
-elseif in_list(wait) or in_list(paused) then
+elseif in_list(wait, job_id) or in_list(paused, job_id) then
   return 'waiting'
 elseif redis.call('ZSCORE', waiting_children, job_id) then
   return 'waiting-children'

@@ -1,0 +1,193 @@
+"""Calling one Lua command by its name, and seeing all that it changed."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import redis as redis_py
+
+from tests.support.keyspace import KeyValue, keyspace
+from toromq import _native
+
+LUA: Final = Path(__file__).parents[3] / "rust/toromq-core/lua"
+CODES: Final[dict[str, int]] = {
+    name: code["value"] for name, code in tomllib.loads((LUA / "codes.toml").read_text())["codes"].items()
+}
+COMMANDS: Final = {name: (source, keys, args) for name, source, keys, args in _native.scripts()}
+_SUFFIXES: Final = {
+    "waiting_children": "waiting-children",
+    "stalled_check": "stalled-check",
+    "metrics_completed": "metrics:completed",
+    "metrics_failed": "metrics:failed",
+}
+
+# The clock of all callers. Long past, so that nothing depends on the day the tests run.
+NOW: Final = 1_700_000_000_000
+SLOT: Final = 4096
+PRIORITY: Final = 2**32
+TOKEN: Final = "w:1"
+# Long enough never to run out while a test runs.
+LONG_MS: Final = 600_000
+
+
+class NewJob(NamedTuple):
+    """One group of ``add_jobs``."""
+
+    number: int = 0
+    job_id: str = ""
+    name: str = "n"
+    data: str = "{}"
+    opts: str = "{}"
+    timestamp: int = NOW
+    delay: int = 0
+    priority: int = 0
+    lifo: str = ""
+    again: str = ""
+
+
+class End(NamedTuple):
+    """One group of ``finish_and_fetch``."""
+
+    id: str
+    outcome: str = "completed"
+    value: str = '"ok"'
+    stacktrace: str = ""
+    keep: str = ""
+    number: int | str = ""
+    flag: str = ""
+    made: int | str = ""
+    token: str = TOKEN
+
+    def group(self) -> tuple[Any, ...]:
+        """Returns the values in the order of the wire."""
+        return (self.id, self.token, *self[1:-1])
+
+
+class Expiring(NamedTuple):
+    """A value that has a time to live."""
+
+    value: Any
+
+
+class Trimmed(NamedTuple):
+    """A stream that lost entries, with what is left."""
+
+    entries: list[dict[str, str]]
+
+
+class Called(NamedTuple):
+    """What a command replied, and what is different since."""
+
+    reply: Any
+    changed: dict[str, Any]
+
+
+class Queue:
+    """One queue's keys, and the commands run on them."""
+
+    def __init__(self, redis: redis_py.Redis, prefix: str, name: str = "mail") -> None:
+        """Writes nothing."""
+        self.redis = redis
+        self.prefix = prefix
+        self.base = f"{prefix}:{name}:"
+
+    def key(self, suffix: str) -> str:
+        """Returns a full key name."""
+        return self.base + suffix
+
+    def call(self, name: str, groups: Iterable[tuple[Any, ...]] = (), *, job: str = "", **scalars: Any) -> Called:
+        """Runs a command; ``job`` is whose keys it takes, where it takes a job's. Every scalar must be given."""
+        source, keys, args = COMMANDS[name]
+        assert sorted(scalars) == sorted(arg for arg in args if arg != "base" and not arg.endswith("..")), name
+        rest = [value for group in groups for value in group]
+        assert not rest or args[-1].endswith(".."), f"{name} takes no repeated arguments"
+        suffixes = {**_SUFFIXES, "job": job, "logs": f"{job}:logs"}
+        key_names = [self.key(suffixes.get(key, key)) for key in keys]
+        values = [self.base if arg == "base" else scalars[arg] for arg in args if not arg.endswith("..")]
+        before = self.snapshot()
+        reply = self.redis.eval(source, len(key_names), *key_names, *values, *rest)
+        return Called(reply, changes(before, self.snapshot()))
+
+    def add_jobs(self, *jobs: NewJob, reserve: int = 0, max_events: str = "", version: str = "toromq:test") -> Called:
+        """Runs ``add_jobs``."""
+        return self.call("add_jobs", jobs, reserve=reserve, max_events=max_events, version=version)
+
+    def add(self, *jobs: NewJob) -> list[str]:
+        """Adds jobs as a producer does, with numbers from the counter. Returns their ids."""
+        first = int(self.redis.incrby(self.key("id"), len(jobs))) - len(jobs) + 1
+        reply = self.add_jobs(*(job._replace(number=first + n) for n, job in enumerate(jobs))).reply
+        return list(reply[1:])
+
+    def finish(self, *ends: End, **scalars: Any) -> Called:
+        """Runs ``finish_and_fetch``; without more it fetches nothing."""
+        defaults = {"now_ms": NOW, "want": 0, "token": "w:2", "lock_duration_ms": LONG_MS, "worker_name": ""}
+        limits = {"limiter_max": "", "limiter_duration": "", "metrics_points": ""}
+        groups = [end.group() for end in ends]
+        return self.call("finish_and_fetch", groups, **{**defaults, **limits, **scalars})
+
+    def activate(self, *jobs: NewJob, token: str = TOKEN) -> None:
+        """Adds jobs and makes all of them active, the first one first. No marker stays behind."""
+        self.add(*jobs)
+        self.finish(want=len(jobs), token=token)
+        assert self.redis.exists(self.key("wait"), self.key("prioritized")) == 0
+        self.redis.zrem(self.key("marker"), "0")
+
+    def store(self, suffix: str, **fields: Any) -> None:
+        """Stores a job hash and nothing else."""
+        self.put(suffix, stored(**fields))
+
+    def put(self, suffix: str, fields: Mapping[str, Any]) -> None:
+        """Writes fields of a hash; none of them is no call."""
+        if fields:
+            self.redis.hset(self.key(suffix), mapping={name: str(value) for name, value in fields.items()})
+
+    def hash(self, suffix: str) -> dict[str, str]:
+        """Returns a hash."""
+        return {str(name): str(value) for name, value in self.redis.hgetall(self.key(suffix)).items()}
+
+    def snapshot(self) -> dict[str, KeyValue]:
+        """Returns all keys of the prefix, those of this queue by their suffix."""
+        everything = keyspace(self.redis, self.prefix)
+        return {key.removeprefix(self.base).removeprefix(f"{self.prefix}:"): kept for key, kept in everything.items()}
+
+
+def stored(**fields: Any) -> dict[str, str]:
+    """Returns a job hash as ``NewJob()`` becomes one, with some fields different."""
+    usual = {"name": "n", "data": "{}", "opts": "{}", "timestamp": NOW, "delay": 0, "priority": 0}
+    return {name: str(value) for name, value in {**usual, **fields}.items()}
+
+
+def flat(fields: Mapping[str, str]) -> list[str]:
+    """Returns a hash as scripts reply it."""
+    return [text for pair in fields.items() for text in pair]
+
+
+def event(name: str, job_id: str = "", /, **fields: str) -> dict[str, str]:
+    """Returns an entry of the events stream."""
+    return {"event": name, **({"jobId": job_id} if job_id else {}), **fields}
+
+
+def changes(before: Mapping[str, KeyValue], after: Mapping[str, KeyValue]) -> dict[str, Any]:
+    """Returns what is different, by key: ``None`` for a key that is gone, the fields that changed of a hash (``None``
+    for those that are gone), the entries that were appended to a stream, and all of any other value."""
+    changed: dict[str, Any] = {}
+    for key in before.keys() | after.keys():
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            continue
+        changed[key] = None if new is None else _difference(old, new)
+    return changed
+
+
+def _difference(old: KeyValue | None, new: KeyValue) -> Any:
+    value = new.value
+    if new.type == "hash":
+        was = old.value if old is not None and old.type == "hash" else {}
+        value = {name: value.get(name) for name in {**was, **value} if was.get(name) != value.get(name)}
+    elif new.type == "stream":
+        was = old.value if old is not None and old.type == "stream" else []
+        value = value[len(was) :] if value[: len(was)] == was else Trimmed(value)
+    return Expiring(value) if new.has_ttl else value
