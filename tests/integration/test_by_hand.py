@@ -1,0 +1,385 @@
+"""Jobs that are fetched and finished by hand, in both faces; and workers whose keys somebody changed by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import toromq.sync
+from tests.support.eventually import aeventually
+from tests.support.keyspace import keyspace
+from toromq import ConfigurationError, Queue, ToroError, UnrecoverableError
+from toromq.errors import LockMismatchError, LockMissingError
+
+if TYPE_CHECKING:
+    import redis as redispy
+
+    from tests.support.redisbox import RedisBox
+
+_KINDS = ("async def", "def", "def, blocking worker")
+# Only to end a test that found a deadlock.
+_LONG = 20
+_both_faces = pytest.mark.parametrize("face", [toromq, toromq.sync])
+_all_kinds = pytest.mark.parametrize("kind", _KINDS)
+
+
+class Place:
+    """A queue of its own, its keys, and workers for it of each kind."""
+
+    def __init__(self, url: str, prefix: str, client: redispy.Redis) -> None:
+        self.redis = client
+        self.prefix = prefix
+        self.options: dict[str, Any] = {"connection": url, "prefix": prefix}
+        self.queue: Queue[Any, Any] = Queue("q", **self.options)
+        self.key = f"{prefix}:q:{{}}".format
+        self.ran: list[str] = []
+        self.told: list[tuple[Any, ...]] = []
+
+    def worker(self, kind: str, run: Callable[[Any], Any] = lambda job: None, **options: Any) -> Any:
+        """A worker that notes what it runs and what it tells."""
+
+        async def coroutine(job: Any) -> Any:
+            self.ran.append(job.id)
+            result = run(job)
+            return await result if inspect.isawaitable(result) else result
+
+        def function(job: Any) -> Any:
+            self.ran.append(job.id)
+            return run(job)
+
+        module: Any = toromq.sync if kind == "def, blocking worker" else toromq
+        worker = module.Worker("q", coroutine if kind == "async def" else function, **self.options, **options)
+        for event in ("completed", "failed", "stalled", "lock_lost", "error"):
+            worker.on(event, lambda *arguments, event=event: self.told.append((event, *arguments)))
+        return worker
+
+    async def ended(self, job_id: str, state: str) -> Any:
+        """The job, once it is in this state."""
+
+        async def found() -> Any:
+            assert await self.queue.get_job_state(job_id) == state
+            return await self.queue.get_job(job_id)
+
+        return await aeventually(found)
+
+    def make_active(self, job_id: str, **fields: Any) -> None:
+        """As a worker leaves it that died."""
+        assert self.redis.lrem(self.key("wait"), 1, job_id) == 1
+        for field, value in {"processedOn": 1, "ats": 1, **fields}.items():
+            self.redis.hset(self.key(job_id), field, value)
+        self.redis.lpush(self.key("active"), job_id)
+
+
+async def _call(method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Calls a method of either face."""
+    if asyncio.iscoroutinefunction(method):
+        return await method(*arguments, **options)
+    return await asyncio.to_thread(method, *arguments, **options)
+
+
+@contextlib.asynccontextmanager
+async def _started(worker: Any) -> AsyncIterator[Any]:
+    is_async = hasattr(worker, "__aenter__")
+    await _call(worker.__aenter__ if is_async else worker.__enter__)
+    try:
+        yield worker
+    finally:
+        await _call(worker.close)
+
+
+@pytest.fixture
+async def place(redisbox: RedisBox, prefix: str, redis: redispy.Redis) -> AsyncIterator[Place]:
+    """One for each test."""
+    place = Place(redisbox.url, prefix, redis)
+    yield place
+    await place.queue.close()
+
+
+# --- fetching and finishing by hand -----------------------------------------------------------------------------------
+
+
+@_both_faces
+async def test_jobs_are_fetched_and_completed_by_hand(place: Place, face: Any) -> None:
+    added = await place.queue.add_bulk([("n", n) for n in range(3)])
+    worker = face.Worker("q", name="w", lock_duration=20_000, **place.options)
+    first = await _call(worker.get_next_job, "mine")
+    assert (first.id, first.data, first.token, first.attempts_started) == (added[0].id, 0, "mine", 1)
+    assert place.redis.get(place.key(f"{first.id}:lock")) == "mine"
+    assert 0 < place.redis.pttl(place.key(f"{first.id}:lock")) <= 20_000
+    second = await _call(first.move_to_completed, {"sum": 1}, "mine")
+    assert second.id == added[1].id
+    assert await _call(second.move_to_completed, None, "mine", fetch_next=False) is None
+    third = await _call(worker.get_next_job, "other", block=False)
+    assert await _call(third.move_to_completed, 3, "other") is None
+    assert await _call(worker.get_next_job, "mine", block=False) is None
+    done = [await place.ended(job.id, "completed") for job in added]
+    assert [(job.returnvalue, job.attempts_made, job.processed_by) for job in done] == [
+        ({"sum": 1}, 1, "w"),
+        (None, 1, "w"),
+        (3, 1, "w"),
+    ]
+    assert place.redis.exists(*(place.key(f"{job.id}:lock") for job in added)) == 0
+
+
+@_both_faces
+async def test_a_job_that_failed_by_hand_is_tried_again_while_it_has_attempts(place: Place, face: Any) -> None:
+    added = await place.queue.add("n", attempts=3)
+    worker = face.Worker("q", **place.options)
+    job = await _call(worker.get_next_job, "mine")
+    again = await _call(job.move_to_failed, ValueError("first"), "mine")
+    assert (again.id, again.attempts_made, again.attempts_started) == (added.id, 1, 2)
+    assert await _call(again.move_to_failed, UnrecoverableError("for good"), "mine") is None
+    ended = await place.ended(added.id, "failed")
+    assert (ended.failed_reason, ended.attempts_made, len(ended.stacktrace)) == ("for good", 2, 2)
+    assert ended.stacktrace[0].strip() == "ValueError: first"
+
+
+class _Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.xfail(strict=True, reason="move_to_failed does not make its reason as workers do")
+@_both_faces
+@pytest.mark.parametrize(
+    ("error", "reason"), [(ValueError(), "ValueError"), (ValueError("\ud800"), "?"), (_Mute(), "_Mute, whose message")]
+)
+async def test_the_reason_of_a_failure_by_hand_is_made_as_workers_make_it(
+    place: Place, face: Any, error: Exception, reason: str
+) -> None:
+    added = await place.queue.add("n")
+    worker = face.Worker("q", **place.options)
+    job = await _call(worker.get_next_job, "mine")
+    await _call(job.move_to_failed, error, "mine")
+    assert str((await place.ended(added.id, "failed")).failed_reason).startswith(reason)
+
+
+@_both_faces
+async def test_a_blocking_fetch_waits_for_a_job(place: Place, face: Any) -> None:
+    worker = face.Worker("q", drain_delay=_LONG, **place.options)
+    fetching = asyncio.create_task(_call(worker.get_next_job, "mine"))
+    await aeventually(lambda: any(client["cmd"] == "bzpopmin" for client in place.redis.client_list()))
+    added = await place.queue.add("n")
+    job = await asyncio.wait_for(fetching, _LONG)
+    assert job.id == added.id
+    await _call(job.move_to_completed, None, "mine")
+
+
+@_both_faces
+@pytest.mark.parametrize("finish", ["move_to_completed", "move_to_failed"])
+@pytest.mark.parametrize(
+    ("token", "lock", "error"), [("other", "mine", LockMismatchError), ("mine", None, LockMissingError)]
+)
+async def test_a_finish_without_the_lock_is_refused_and_changes_nothing(
+    place: Place, face: Any, finish: str, token: str, lock: str | None, error: type[Exception]
+) -> None:
+    added = await place.queue.add("n", attempts=2)
+    worker = face.Worker("q", lock_duration=30_000 if lock else 10, **place.options)
+    job = await _call(worker.get_next_job, "mine")
+    await aeventually(lambda: place.redis.get(place.key(f"{job.id}:lock")) == lock)
+    before = keyspace(place.redis, place.prefix)
+    argument = "result" if finish == "move_to_completed" else ValueError("why")
+    with pytest.raises(error) as caught:
+        await _call(getattr(job, finish), argument, token)
+    assert caught.value.job_id == added.id  # type: ignore[attr-defined]
+    assert keyspace(place.redis, place.prefix) == before
+
+
+@_both_faces
+async def test_mistakes_by_hand_are_refused_with_what_to_do(place: Place, face: Any) -> None:
+    added = await place.queue.add("n")
+    worker = face.Worker("q", **place.options)
+    for token in ("", "0", None, 7):
+        with pytest.raises(ConfigurationError, match=r"^token: got"):
+            await _call(worker.get_next_job, token)
+    queue = face.Queue("q", **place.options)
+    job = await _call(queue.get_job, added.id)
+    for finish, argument in ((job.move_to_completed, None), (job.move_to_failed, ValueError())):
+        with pytest.raises(ToroError, match=r"get it with worker\.get_next_job"):
+            await _call(finish, argument, "mine")
+    fetched = await _call(worker.get_next_job, "mine")
+    with pytest.raises(toromq.SerializationError, match=r"^returnvalue"):
+        await _call(fetched.move_to_completed, object(), "mine")
+    await _call(fetched.move_to_completed, None, "mine")
+
+
+# --- a lock that is taken away ----------------------------------------------------------------------------------------
+
+
+@_all_kinds
+@pytest.mark.parametrize("lock", [None, "another worker"])
+async def test_a_job_whose_lock_is_gone_is_stopped_and_its_result_not_written(
+    place: Place, kind: str, lock: str | None
+) -> None:
+    go_on = threading.Event()
+    ends: list[str] = []
+
+    async def waits() -> str:
+        try:
+            await asyncio.sleep(_LONG)
+        except asyncio.CancelledError as error:
+            ends.append(str(error))
+            raise
+        return "late"
+
+    def run(job: Any) -> Any:
+        if kind == "async def":
+            return waits()
+        go_on.wait(_LONG)
+        ends.append("returned")
+        return "late"
+
+    job = await place.queue.add("n", attempts=3)
+    async with _started(place.worker(kind, run, lock_renew_time=50)):
+        await aeventually(lambda: place.ran == [job.id])
+        lock_key = place.key(f"{job.id}:lock")
+        if lock is None:
+            place.redis.delete(lock_key)
+        else:
+            place.redis.set(lock_key, lock, px=60_000)
+        await aeventually(lambda: [told[0] for told in place.told] == ["lock_lost"])
+        go_on.set()
+    assert place.told[0][1].id == job.id
+    assert ends == ["the job's lock was lost" if kind == "async def" else "returned"]
+    fields = place.redis.hgetall(place.key(job.id))
+    assert fields.keys() & {"returnvalue", "failedReason", "finishedOn", "atm"} == set()
+    assert (await job.get_state(), place.redis.get(lock_key)) == ("active", lock)
+    assert [told[0] for told in place.told] == ["lock_lost"]
+
+
+@_all_kinds
+async def test_a_result_that_finds_its_lock_gone_is_not_written(place: Place, kind: str) -> None:
+    def run(job: Any) -> str:
+        place.redis.delete(place.key(f"{job.id}:lock"))
+        return "late"
+
+    job = await place.queue.add("n")
+    async with _started(place.worker(kind, run)):
+        await aeventually(lambda: [told[0] for told in place.told] == ["lock_lost", "error"])
+    assert place.told[0][1].id == job.id
+    assert isinstance(place.told[1][1], LockMissingError)
+    assert (await job.get_state(), "returnvalue" in place.redis.hgetall(place.key(job.id))) == ("active", False)
+
+
+# --- jobs of workers that died ----------------------------------------------------------------------------------------
+
+
+@_all_kinds
+@pytest.mark.parametrize(("stalled", "most", "fails"), [(0, 1, False), (1, 1, True), (0, 0, True), (1, 2, False)])
+async def test_a_job_without_lock_runs_again_until_it_stalled_too_often(
+    place: Place, kind: str, stalled: int, most: int, fails: bool
+) -> None:
+    dead, alive = await place.queue.add_bulk([("n", 1), ("n", 2)])
+    place.make_active(dead.id, stc=stalled)
+    place.make_active(alive.id)
+    place.redis.set(place.key(f"{alive.id}:lock"), "another worker", px=60_000)
+    async with _started(place.worker(kind, stalled_interval=50, max_stalled_count=most)):
+        ended = await place.ended(dead.id, "failed" if fails else "completed")
+        await aeventually(lambda: {told[0] for told in place.told} == {"stalled", "failed" if fails else "completed"})
+    assert place.ran == ([] if fails else [dead.id])
+    assert (ended.stalled_counter, ended.attempts_made) == (stalled + 1, 1)
+    assert ended.failed_reason == ("job stalled more than allowable limit" if fails else None)
+    assert ("stalled", dead.id) in place.told
+    assert await alive.get_state() == "active"
+
+
+@_all_kinds
+async def test_a_failure_that_was_decided_before_fails_the_job_without_a_run(place: Place, kind: str) -> None:
+    job, after = await place.queue.add_bulk([("n", 1, {"attempts": 5}), ("n", 2)])
+    place.redis.hset(place.key(job.id), "defa", "child x failed")
+    async with _started(place.worker(kind)):
+        ended = await place.ended(job.id, "failed")
+        await place.ended(after.id, "completed")
+        await aeventually(lambda: {told[0] for told in place.told} == {"failed", "completed"})
+    assert (ended.failed_reason, ended.deferred_failure, place.ran) == ("child x failed", None, [after.id])
+    (failed,) = (told for told in place.told if told[0] == "failed")
+    assert (failed[1].id, type(failed[2]), str(failed[2])) == (job.id, UnrecoverableError, "child x failed")
+
+
+# --- jobs that somebody broke -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.leaves_keys_broken("what is tested is a job that somebody broke")
+@_all_kinds
+@pytest.mark.parametrize(
+    ("field", "stored"),
+    [("data", b"{"), ("data", b"'a'"), ("data", b""), ("data", b'"\xff"'), ("opts", b"{"), ("opts", b"\xfe")],
+)
+async def test_a_job_that_holds_no_json_fails_and_the_next_one_runs(
+    place: Place, kind: str, field: str, stored: bytes
+) -> None:
+    job, after = await place.queue.add_bulk([("n", 1, {"attempts": 5}), ("n", 2)])
+    place.redis.hset(place.key(job.id), field, stored)
+    async with _started(place.worker(kind)):
+        ended = await place.ended(job.id, "failed")
+        await place.ended(after.id, "completed")
+    assert ended.failed_reason.startswith(f"the stored {field} of job {job.id} is no JSON (")
+    assert place.ran == [after.id]
+
+
+@_all_kinds
+@pytest.mark.parametrize("opts", ["[]", "5", "null", '"x"', '{"attempts":"2","backoff":[]}'])
+async def test_options_that_are_no_options_count_as_none(place: Place, kind: str, opts: str) -> None:
+    good, bad = await place.queue.add_bulk([("n", "good"), ("n", "bad")])
+
+    def run(job: Any) -> str:
+        if job.data == "bad":
+            raise ValueError("why")
+        return "fine"
+
+    for job in (good, bad):
+        place.redis.hset(place.key(job.id), "opts", opts)
+    async with _started(place.worker(kind, run)):
+        assert (await place.ended(good.id, "completed")).returnvalue == "fine"
+        assert (await place.ended(bad.id, "failed")).failed_reason == "why"
+
+
+@_all_kinds
+async def test_lone_surrogates_in_data_are_read_as_node_wrote_them(place: Place, kind: str) -> None:
+    job = await place.queue.add("n")
+    place.redis.hset(place.key(job.id), "data", r'{"a":"x\ud800"}')
+    async with _started(place.worker(kind, lambda job: [ord(letter) for letter in job.data["a"]])):
+        assert (await place.ended(job.id, "completed")).returnvalue == [ord("x"), 0xD800]
+
+
+@_all_kinds
+async def test_an_id_without_a_hash_fails_in_the_open(place: Place, kind: str) -> None:
+    after = await place.queue.add("n")
+    place.redis.rpush(place.key("wait"), "ghost")
+    async with _started(place.worker(kind)):
+        ended = await place.ended("ghost", "failed")
+        await place.ended(after.id, "completed")
+    assert ended.failed_reason.startswith("job ghost was queued but its hash was missing")
+    assert place.ran == [after.id]
+
+
+@pytest.mark.leaves_keys_broken("what is tested is a key that is no job")
+@_all_kinds
+@pytest.mark.parametrize("state", ["wait", "prioritized"])
+async def test_a_key_that_is_no_job_is_taken_out_and_told(
+    place: Place, kind: str, state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.redis.set(place.key("wrong"), "text")
+    if state == "wait":
+        place.redis.rpush(place.key(state), "wrong")
+    else:
+        place.redis.zadd(place.key(state), {"wrong": 2**32})
+    after = await place.queue.add("n", priority=0 if state == "wait" else 1)
+    with caplog.at_level(logging.ERROR, "toromq"):
+        async with _started(place.worker(kind)):
+            await place.ended(after.id, "completed")
+            await aeventually(lambda: "error" in [told[0] for told in place.told])
+    (error,) = (told[1] for told in place.told if told[0] == "error")
+    assert "the key of waiting job wrong" in str(error)
+    assert "holds no job; it was taken out" in str(error)
+    assert place.redis.get(place.key("wrong")) == "text"
+    assert place.redis.exists(place.key("wait"), place.key("prioritized"), place.key("active")) == 0
+    # It was heard, so it need not be logged.
+    assert caplog.records == []
