@@ -21,7 +21,7 @@ RULES = (
     (r"__aenter__", "__enter__"),
     (r"__aexit__", "__exit__"),
     (r"\basyncio\b", "threading"),
-    (r"import (.*)\bport\b(.*)", r"import \1blocking_port as port\2"),
+    (r"(from toromq\._bridge import .*)\bport\b", r"\1blocking_port as port"),
     (r"from toromq\.(job|queue) import", r"from toromq.sync.\1 import"),
     (r"= sync\.(Job|Queue)\b", r"= \1"),
     (r"`async with worker`, `worker\.run\(\)`", "`with worker`, `worker.run()`"),
@@ -38,8 +38,8 @@ def blocking(name: str) -> str:
     text = NOTICE.format(name=name) + re.sub(r"\n+\Z", "\n", text)
     command = [sys.executable, "-m", "ruff", "check", "--quiet", "--fix-only", "--select", "I,F401"]
     command += ["--stdin-filename", str(PACKAGE / "sync" / name), "-"]
-    if "import port" in text or "import (" in text:
-        raise SystemExit(f"{name}: an import that this script does not understand; write it in one line")
+    if "blocking_port" not in text:
+        raise SystemExit(f"{name}: write the import from toromq._bridge in one line")
     return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 
 

@@ -134,6 +134,7 @@ class BlockingPort:
         _received.add(ticket)
 
         def receive() -> None:
+            _blocking.receives = True
             while ticket in _received and (arrived := port.wait()):
                 for _, value in arrived:
                     receiver(value)
@@ -148,6 +149,11 @@ class BlockingPort:
 
 # Tickets that a thread listens to.
 _received: set[int] = set()
+
+
+def is_receiving() -> bool:
+    """Whether the calling thread is one that engine's messages come to, and would wait for itself."""
+    return getattr(_blocking, "receives", False)
 
 
 def blocking_port() -> BlockingPort:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from toromq._bridge import from_json
 from toromq.errors import SerializationError
 
-DataT = TypeVar("DataT")
-ResultT = TypeVar("ResultT")
+if TYPE_CHECKING:
+    # Type checkers bring it along; Python itself has no defaults for type variables before 3.13.
+    from typing_extensions import TypeVar
+
+    DataT = TypeVar("DataT", default=Any)
+    ResultT = TypeVar("ResultT", default=Any)
+else:
+    from typing import TypeVar
+
+    DataT = TypeVar("DataT")
+    ResultT = TypeVar("ResultT")
+
 Stored = tuple[str, str, int, int, dict[str, bytes]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toromq import sync
@@ -24,32 +25,39 @@ def run(*workers: Worker[Any, Any] | sync.Worker[Any, Any]) -> None:
 
 async def _serve(workers: tuple[Worker[Any, Any] | sync.Worker[Any, Any], ...]) -> None:
     loop = asyncio.get_running_loop()
+    # Blocking workers keep a thread each, and one more to be closed; asyncio's own pool may have fewer.
+    threads = ThreadPoolExecutor(max(1, 2 * len(workers)), "toromq-run")
     stopping: list[asyncio.Task[None]] = []
 
     def stop() -> None:
         force = bool(stopping)
-        stopping.extend(loop.create_task(_close(worker, force)) for worker in workers)
+        stopping.extend(loop.create_task(_close(worker, force, threads)) for worker in workers)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         # Loops without signal handlers (Windows) leave Ctrl-C to asyncio.run, which cancels us.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop)
-    running = [loop.create_task(_run(worker)) for worker in workers]
+    running = [loop.create_task(_run(worker, threads)) for worker in workers]
     try:
         await asyncio.gather(*running)
     finally:
-        await asyncio.gather(*(_close(worker, True) for worker in workers))
+        await asyncio.gather(*(_close(worker, True, threads) for worker in workers))
+        # What the others have to say by now is that they were closed.
+        await asyncio.gather(*running, return_exceptions=True)
+        threads.shutdown(wait=False)
 
 
-async def _run(worker: Worker[Any, Any] | sync.Worker[Any, Any]) -> None:
+async def _run(worker: Worker[Any, Any] | sync.Worker[Any, Any], threads: ThreadPoolExecutor) -> None:
     if isinstance(worker, sync.Worker):
-        await asyncio.to_thread(worker.run)
+        await asyncio.get_running_loop().run_in_executor(threads, worker.run)
     else:
         await worker.run()
 
 
-async def _close(worker: Worker[Any, Any] | sync.Worker[Any, Any], force: bool) -> None:
+async def _close(
+    worker: Worker[Any, Any] | sync.Worker[Any, Any], force: bool, threads: ThreadPoolExecutor
+) -> None:
     if isinstance(worker, sync.Worker):
-        await asyncio.to_thread(worker.close, force)
+        await asyncio.get_running_loop().run_in_executor(threads, worker.close, force)
     else:
         await worker.close(force)

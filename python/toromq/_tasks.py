@@ -17,6 +17,8 @@ from toromq._job_fields import Stored
 
 # How long jobs that never wait may keep the event loop from everything else.
 _TURN = 0.005
+# How long a job that was cancelled may go on before nobody waits for it any more.
+_LAST_TURN = 5
 
 
 class TaskRunner:
@@ -31,6 +33,7 @@ class TaskRunner:
         self._waiting: deque[Stored] = deque()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cancelled: set[str] = set()
         self._starting = False
         self._context = contextvars.copy_context()
 
@@ -62,6 +65,7 @@ class TaskRunner:
                 await self._run_job(stored)
             finally:
                 del self._running[stored[0]]
+                self._cancelled.discard(stored[0])
             if task.cancelling() or contextvars.copy_context() != fresh or time.monotonic() - began > _TURN:
                 break
         self._start()
@@ -70,6 +74,7 @@ class TaskRunner:
         """Cancel a job, or withdraw it if it has not begun."""
         running = self._running.get(job_id)
         if running is not None:
+            self._cancelled.add(job_id)
             running.cancel(reason)
             return
         for stored in self._waiting:
@@ -79,14 +84,19 @@ class TaskRunner:
                 return
 
     async def cancel_all(self, reason: str) -> None:
-        """Cancel all jobs and wait until they have ended; those that have not begun are handed back."""
+        """Cancel all jobs and wait for them, five seconds at most; those that have not begun are handed back."""
         while self._waiting:
             self._hand_back(self._waiting.pop()[0])
         tasks = set(self._running.values())
+        self._cancelled.update(self._running)
         for task in tasks:
             task.cancel(reason)
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=_LAST_TURN)
+
+    def was_cancelled(self, job_id: str) -> bool:
+        """Whether it was cancelled from here, and not by itself."""
+        return job_id in self._cancelled
 
     def is_inside(self) -> bool:
         """Whether the caller is one of the jobs."""

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import json
 import logging
+import math
 import threading
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar, cast
 
 from toromq import _bridge
 from toromq._bridge import to_json
+from toromq._failure import failure_of
 from toromq._job_fields import DataT, JobFields, ResultT, Stored
 from toromq.connection import Connection, connection_of
 from toromq.errors import ConfigurationError, RateLimitError, SerializationError, ToroError, UnrecoverableError
-from toromq.options import KeepJobs, check_queue_name, keep_policy, milliseconds, whole
+from toromq.options import (
+    KeepJobs,
+    check_client_name,
+    check_prefix,
+    check_queue_name,
+    keep_policy,
+    milliseconds,
+    whole,
+    with_hints,
+)
 
 log = logging.getLogger("toromq")
 
@@ -48,6 +59,7 @@ class WorkerBase(Generic[DataT, ResultT]):
     _blocking_job_type: ClassVar[Any]
     _blocking_queue_type: ClassVar[Any]
 
+    @with_hints
     def __init__(
         self,
         queue_name: str,
@@ -73,18 +85,17 @@ class WorkerBase(Generic[DataT, ResultT]):
         self.queue_name = check_queue_name(queue_name)
         if processor is not None and not callable(processor):
             raise ConfigurationError(f"processor: got {processor!r}; allowed is a function that takes a job")
-        if name is not None and not isinstance(name, str):
-            raise ConfigurationError(f"name: got {name!r}; allowed is a text")
         if backoff_strategy is not None and not callable(backoff_strategy):
             raise ConfigurationError(f"backoff_strategy: got {backoff_strategy!r}; allowed is a function")
-        self.name = name or ""
+        # Part of a client's name, by which others see which workers there are.
+        self.name = check_client_name("name", name) if name else ""
         self._processor = cast(Callable[[Any], Any], processor)
         call = getattr(processor, "__call__", None)  # noqa: B004 - an object may have an async __call__
         self._is_async = inspect.iscoroutinefunction(processor) or inspect.iscoroutinefunction(call)
         if self._is_async and self._job_type is self._blocking_job_type:
             raise ConfigurationError("processor: there is no event loop here for an async function; use toromq.Worker")
         self._connection = connection_of(connection)
-        self._prefix = prefix
+        self._prefix = check_prefix(prefix)
         seconds = drain_delay.total_seconds() if isinstance(drain_delay, timedelta) else drain_delay
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
             raise ConfigurationError(f"drain_delay: got {drain_delay!r}; allowed are seconds, more than 0 to 3600")
@@ -104,6 +115,7 @@ class WorkerBase(Generic[DataT, ResultT]):
             "maximum_rate_limit_delay": milliseconds("maximum_rate_limit_delay", maximum_rate_limit_delay),
             "remove_on_complete": _keep("remove_on_complete", remove_on_complete),
             "remove_on_fail": _keep("remove_on_fail", remove_on_fail),
+            "paused": False,
         }
         self._backoff_strategy = backoff_strategy
         self._queue = self._queue_type(queue_name, connection=self._connection, prefix=prefix)
@@ -119,8 +131,9 @@ class WorkerBase(Generic[DataT, ResultT]):
         # Of jobs whose end somebody listens to: what the listener gets once Redis has it.
         self._results: dict[str, tuple[JobFields[Any, Any], Any]] = {}
         self._errors: dict[str, BaseException] = {}
-        self._is_paused = False
         self._inside = threading.local()
+        self._context = contextvars.copy_context()
+        self._is_closed = False
 
     def on(self, event: str, listener: ListenerT | None = None) -> Any:
         """Call `listener` at an event; without one, a decorator.
@@ -144,13 +157,16 @@ class WorkerBase(Generic[DataT, ResultT]):
             return listener(*arguments)
 
         self._check_listener(listener)
+        first.listener = listener  # type: ignore[attr-defined]
         self.on(event, first)
         return listener
 
     def off(self, event: str, listener: Listener) -> None:
-        """Stop calling a listener."""
-        if listener in self._listeners.get(event, ()):
-            self._listeners[event].remove(listener)
+        """Stop calling a listener, whether it was given to `on` or `once`."""
+        for known in self._listeners.get(event, ()):
+            if known == listener or getattr(known, "listener", None) == listener:
+                self._listeners[event].remove(known)
+                return
 
     def _check_listener(self, listener: Listener) -> None:
         if not callable(listener):
@@ -177,6 +193,13 @@ class WorkerBase(Generic[DataT, ResultT]):
                 log.exception("a listener for %s of worker of %s raised", event, self.queue_name)
         return answers
 
+    def _check_start(self) -> None:
+        if self._native is not None or self._is_closed:
+            done = "closed" if self._native is None else "started before"
+            raise ToroError(f"the worker of {self.queue_name} was {done}; make a new one")
+        if self._processor is None:
+            raise ConfigurationError("processor: None, so this worker can only fetch by hand; give it a function")
+
     def _prepare(self) -> None:
         """Get ready to start."""
 
@@ -188,11 +211,8 @@ class WorkerBase(Generic[DataT, ResultT]):
             raise ToroError("a job that closes its worker would wait for itself; close it from another thread")
 
     def _start(self, port: Any, threads: bool) -> None:
-        if self._native is not None:
-            raise ToroError(f"the worker of {self.queue_name} was started before; make a new one")
-        if self._processor is None:
-            raise ConfigurationError("processor: None, so this worker can only fetch by hand; give it a function")
         connection = self._connection._native()
+        self._context = contextvars.copy_context()
         self._ticket, native = port.attach(
             self._receive,
             lambda native_port, ticket: _bridge.NativeWorker(
@@ -200,8 +220,6 @@ class WorkerBase(Generic[DataT, ResultT]):
             ),
         )
         self._native = native
-        if self._is_paused:
-            native.set_paused(True)
         if threads:
             self._start_thread(native)
 
@@ -215,14 +233,14 @@ class WorkerBase(Generic[DataT, ResultT]):
 
     def pause(self) -> None:
         """Take no more jobs until `resume`; those in flight go on."""
-        self._is_paused = True
+        self._options["paused"] = True
         if self._native is not None:
             self._native.set_paused(True)
         self._tell("paused")
 
     def resume(self) -> None:
         """Take jobs again."""
-        self._is_paused = False
+        self._options["paused"] = False
         if self._native is not None:
             self._native.set_paused(False)
         self._tell("resumed")
@@ -240,7 +258,7 @@ class WorkerBase(Generic[DataT, ResultT]):
 
     def is_paused(self) -> bool:
         """Whether it takes no jobs."""
-        return self._is_paused
+        return cast(bool, self._options["paused"])
 
     def __repr__(self) -> str:
         """Its queue and name."""
@@ -296,14 +314,7 @@ class WorkerBase(Generic[DataT, ResultT]):
         self, native: _bridge.NativeWorker, job: JobFields[Any, Any], error: BaseException, delay: float | None
     ) -> None:
         self._errors[job.id] = error
-        try:
-            reason = str(error) or type(error).__name__
-        except Exception:
-            reason = f"{type(error).__name__}, whose message could not be made"
-        stack = "".join(traceback.format_exception(error))
-        # What no other client could read must not be stored.
-        reason, stack = (text.encode("utf-8", "replace").decode() for text in (reason, stack))
-        if not native.fail(job.id, reason, stack, isinstance(error, UnrecoverableError | SerializationError), delay):
+        if not native.fail(job.id, *failure_of(error), delay):
             self._errors.pop(job.id, None)
 
     def _backoff(self, job: JobFields[Any, Any], error: BaseException) -> Any:
@@ -352,14 +363,13 @@ class WorkerBase(Generic[DataT, ResultT]):
         if self._listeners.get("active"):
             self._tell("active", self._for_listener(job))
         try:
-            result = self._processor(job)
+            result = self._context.copy().run(self._processor, job)
             text = to_json(result, "returnvalue")
         except RateLimitError:
             native.wait(job.id)
         except BaseException as error:
             try:
-                delay = self._backoff(job, error)
-                delay = None if delay is None else float(self._awaited(delay))
+                delay = as_delay(self._awaited(self._backoff(job, error)))
             except Exception as broken:
                 # A broken strategy must not keep the job: it is tried again at once, and the reason told.
                 self._tell("error", broken)
@@ -371,6 +381,17 @@ class WorkerBase(Generic[DataT, ResultT]):
     def _awaited(self, value: Any) -> Any:
         return asyncio.run(_wait_for(value)) if inspect.isawaitable(value) else value
 
+
+
+def as_delay(answer: Any) -> float | None:
+    """What a backoff strategy said, as the engine takes it."""
+    if answer is None:
+        return None
+    if isinstance(answer, timedelta):
+        answer = answer / timedelta(milliseconds=1)
+    if not math.isfinite(delay := float(answer)) or delay >= 2**53:
+        raise ValueError(f"the backoff strategy said {answer!r}; allowed are milliseconds, or -1 for no retry")
+    return delay
 
 
 async def _wait_for(awaitable: Awaitable[Any]) -> Any:

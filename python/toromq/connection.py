@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qsl, unquote, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
 
 from toromq import server
 from toromq._bridge import NativeConnection
 from toromq.errors import ConfigurationError
-from toromq.options import milliseconds, refuse_unknown, whole
+from toromq.options import check_client_name, flag, milliseconds, refuse_unknown, whole, with_hints
 
 _SCHEMES: Final = "redis://host:port/db, rediss://host:port/db, unix:///path/to/socket, embedded:PATH"
 _QUERY: Final = {"db": "db", "user": "username", "username": "username", "pass": "password", "password": "password"}
@@ -49,6 +50,7 @@ class Connection:
         Connection('localhost:6379', db=0)
     """
 
+    @with_hints
     def __init__(
         self,
         url: str | None = None,
@@ -70,42 +72,48 @@ class Connection:
     ) -> None:
         """See the class."""
         given: dict[str, Any] = {
-            "host": host, "port": port, "path": path, "db": db, "username": username, "password": password, "tls": tls,
+            "host": host, "port": port, "path": _path("path", path), "db": db, "username": username,
+            "password": password, "tls": tls,
         }  # fmt: skip
-        if url is None and host is None and path is None:
-            url = os.environ.get("TOROMQ_URL") or "redis://localhost:6379/0"
-        parts = {} if url is None else _parts(url)
-        for name, value in parts.items():
-            if given.get(name) is not None:
+        given = {name: value for name, value in given.items() if value is not None}
+        if url is not None:
+            parts = parts_of_url(url)
+            for name in parts.keys() & given.keys():
                 raise ConfigurationError(f"{name}: given in the URL and as an option; give it once")
-            given[name] = value
+            given |= parts
+        elif host is None and path is None:
+            given = parts_of_url(os.environ.get("TOROMQ_URL") or "redis://localhost:6379") | given
         self._embedded: str | None = given.pop("embedded", None)
         for name in ("host", "username", "password"):
-            if given[name] is not None and not isinstance(given[name], str):
-                raise ConfigurationError(f"{name}: got {type(given[name]).__name__}; allowed is a text")
-        if (self._embedded is not None or given["path"] is not None) and (host or port or tls):
+            # Never the value: it may be the password.
+            if name in given and (not isinstance(given[name], str) or (name == "host" and not given[name])):
+                kind = "''" if given[name] == "" else type(given[name]).__name__
+                raise ConfigurationError(f"{name}: got {kind}; allowed is a text")
+        flag("tls", given.get("tls", False))
+        if (self._embedded is not None or "path" in given) and ("port" in given or "tls" in given or host is not None):
             raise ConfigurationError("host, port and tls are for TCP; leave them out for a unix socket")
-        if client_name is not None and (not client_name.isprintable() or " " in client_name or not client_name):
-            raise ConfigurationError(f"client_name: got {client_name!r}; allowed is a text without spaces")
+        if "path" in given and (self._embedded is not None or "host" in given):
+            raise ConfigurationError("path: given beside another place to connect to; give one of them")
         if (cert_file is None) != (key_file is None):
             raise ConfigurationError("cert_file and key_file: give both or none")
+        if not given.get("tls") and (ca_file is not None or cert_file is not None):
+            raise ConfigurationError("ca_file, cert_file and key_file are for TLS; use rediss:// or tls=True")
         self._options: dict[str, Any] = {
-            "host": given["host"] or "localhost",
-            "port": whole("port", given["port"] or 6379, 1, 65535),
-            "path": None if given["path"] is None else os.fspath(given["path"]),
-            "db": whole("db", given["db"] or 0, 0),
-            "username": given["username"],
-            "password": given["password"],
-            "tls": bool(given["tls"]),
-            "ca": _pem("ca_file", ca_file),
-            "certificate": _pem("cert_file", cert_file),
-            "key": _pem("key_file", key_file),
-            "client_name": client_name,
+            "host": given.get("host", "localhost"),
+            "port": whole("port", given.get("port", 6379), 1, 65535),
+            "path": given.get("path"),
+            "db": whole("db", given.get("db", 0), 0),
+            "username": given.get("username"),
+            "password": given.get("password"),
+            "tls": given.get("tls", False),
+            "ca": _pem("ca_file", ca_file, b"CERTIFICATE"),
+            "certificate": _pem("cert_file", cert_file, b"CERTIFICATE"),
+            "key": _pem("key_file", key_file, b"PRIVATE KEY"),
+            "client_name": None if client_name is None else check_client_name("client_name", client_name),
             "connect_timeout": max(1, milliseconds("connect_timeout", connect_timeout)),
             "command_timeout": max(1, milliseconds("command_timeout", command_timeout)),
         }
-        if not self._options["tls"] and (ca_file or cert_file):
-            raise ConfigurationError("ca_file, cert_file and key_file are for TLS; use rediss:// or tls=True")
+        _check_certificates(ca_file, cert_file, key_file)
         self._made: tuple[int, NativeConnection] | None = None
 
     def __repr__(self) -> str:
@@ -115,6 +123,10 @@ class Connection:
             return f"Connection('embedded:{self._embedded}')"
         where = options["path"] or f"{options['host']}:{options['port']}"
         return f"Connection({where!r}, db={options['db']})"
+
+    def close(self) -> None:
+        """Let go of the socket that its queues share; the next operation of one of them makes a new one."""
+        self._made = None
 
     def _native(self) -> NativeConnection:
         pid = os.getpid()
@@ -137,49 +149,92 @@ def connection_of(given: Connection | str | None) -> Connection:
     return Connection(given)
 
 
-def _parts(url: str) -> dict[str, Any]:
-    """What a URL says. Its text is never part of an error: it may hold a password."""
+def parts_of_url(url: str) -> dict[str, Any]:
+    """What a URL says. Nothing of it is shown in an error that could be part of a password."""
     if not isinstance(url, str):
         raise ConfigurationError(f"connection: got {type(url).__name__}; allowed is a URL: {_SCHEMES}")
     if url.startswith("embedded:"):
         return {"embedded": url.removeprefix("embedded:") or ".toromq"}
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
+    if scheme not in ("redis", "rediss", "unix") or "://" not in url:
+        scheme = url.partition(":")[0] if ":" in url else ""
+        raise ConfigurationError(f"connection: unknown scheme {scheme!r}; allowed is one of {_SCHEMES}")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    # A password whose special characters were not encoded ends the host's part too early.
+    if "@" in rest[len(authority) :] and (scheme != "unix" or (authority and not authority.endswith("@"))):
+        raise ConfigurationError(
+            "connection: an '@' stands after the host's part of the URL; percent-encode the user and password "
+            "(urllib.parse.quote(password, safe=''))"
+        )
     try:
         parsed = urlsplit(url)
         port = parsed.port
     except ValueError as error:
-        raise ConfigurationError(f"connection: this is no URL ({error}); allowed is one of {_SCHEMES}") from None
-    if parsed.scheme not in ("redis", "rediss", "unix"):
-        raise ConfigurationError(f"connection: unknown scheme {parsed.scheme!r}; allowed is one of {_SCHEMES}")
-    parts = _credentials(parsed)
+        why = str(error) if str(error) == "Invalid IPv6 URL" else "its host or port can't be read"
+        raise ConfigurationError(f"connection: this is no URL ({why}); allowed is one of {_SCHEMES}") from None
+    found = [("username", unquote(parsed.username or "")), ("password", unquote(parsed.password or ""))]
+    if scheme == "unix":
+        if parsed.hostname or not parsed.path:
+            raise ConfigurationError("connection: unix:// without a path; write unix:///path/to/socket")
+        found.append(("path", os.fsdecode(unquote_to_bytes(parsed.path))))
+    else:
+        found += [("host", parsed.hostname or "localhost"), ("db", parsed.path.strip("/"))]
+    found = [(name, value) for name, value in found if value]
     for key, value in parse_qsl(parsed.query, keep_blank_values=True):
         refuse_unknown({key: value}, _QUERY, "the query of a connection's URL")
-        parts[_QUERY[key]] = value
-    if parsed.scheme == "unix":
-        if not parsed.path:
-            raise ConfigurationError("connection: unix:// without a path; write unix:///path/to/socket")
-        parts["path"] = os.fsdecode(unquote_to_bytes(parsed.path))
-    else:
-        parts |= {"host": parsed.hostname or "localhost", "tls": parsed.scheme == "rediss"}
-        if port is not None:
-            parts["port"] = port
-        if parsed.path.strip("/"):
-            parts["db"] = parsed.path.strip("/")
+        found.append((_QUERY[key], value))
+    parts: dict[str, Any] = {}
+    for name, value in found:
+        if name in parts:
+            raise ConfigurationError(f"{name}: given twice in the URL; give it once")
+        parts[name] = value
     if "db" in parts:
         if not parts["db"].isdecimal():
             raise ConfigurationError(f"db: got {parts['db']!r} in the URL; allowed is a number, as in redis://host:6379/0")
         parts["db"] = int(parts["db"])
+    if port is not None:
+        parts["port"] = port
+    if scheme == "rediss":
+        parts["tls"] = True
     return parts
 
 
-def _credentials(parsed: SplitResult) -> dict[str, Any]:
-    found = {"username": parsed.username, "password": parsed.password}
-    return {name: unquote(value) for name, value in found.items() if value}
-
-
-def _pem(name: str, file: str | os.PathLike[str] | None) -> bytes | None:
+def _path(name: str, file: Any) -> str | None:
     if file is None:
         return None
+    if not isinstance(file, str | os.PathLike) or not isinstance(os.fspath(file), str):
+        raise ConfigurationError(f"{name}: got {type(file).__name__}; allowed is a text or a pathlib.Path")
+    return os.fspath(file)
+
+
+def _pem(name: str, file: Any, content: bytes) -> bytes | None:
+    path = _path(name, file)
+    if path is None:
+        return None
     try:
-        return Path(file).read_bytes()
+        found = Path(path).read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{name}: can't be read: {error}") from error
+    if b"-----BEGIN " not in found or content + b"-----" not in found:
+        raise ConfigurationError(f"{name}: {path!r} holds no {content.decode().lower()} in PEM form")
+    return found
+
+
+def _check_certificates(ca_file: Any, cert_file: Any, key_file: Any) -> None:
+    """Refuse what no handshake could use, while the one who wrote it is still looking."""
+    if ca_file is None and cert_file is None:
+        return
+    import ssl  # Only those who have files to check pay for it.
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        name = "ca_file"
+        if ca_file is not None:
+            context.load_verify_locations(cafile=ca_file)
+        name = "cert_file and key_file"
+        if cert_file is not None:
+            # Without a password, so that a key that wants one is refused instead of asked for at the terminal.
+            context.load_cert_chain(cert_file, key_file, password=lambda: b"")
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigurationError(f"{name}: can't be used: {error}") from error

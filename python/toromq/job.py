@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any, cast
 
 from toromq._bridge import NativeByHand, port, to_json
+from toromq._failure import failure_of
 from toromq._job_fields import DataT, JobFields, ResultT
-from toromq.errors import ToroError, UnrecoverableError
+from toromq.errors import ToroError
+from toromq.options import text
 
 
 class Job(JobFields[DataT, ResultT]):
@@ -25,9 +26,9 @@ class Job(JobFields[DataT, ResultT]):
         Raises:
             JobNotFoundError: it was removed.
         """
-        text = to_json(data, "data")
-        await port().call(self._queue._native().update_data, self.id, text)
-        self._fields["data"] = text
+        stored = to_json(data, "data")
+        await port().call(self._queue._native().update_data, self.id, stored)
+        self._fields["data"] = stored
         self._decoded.pop("data", None)
 
     async def update_progress(self, progress: Any) -> None:
@@ -36,9 +37,9 @@ class Job(JobFields[DataT, ResultT]):
         Raises:
             JobNotFoundError: it was removed.
         """
-        text = to_json(progress, "progress")
-        await port().call(self._queue._native().update_progress, self.id, text)
-        self._fields["progress"] = text
+        stored = to_json(progress, "progress")
+        await port().call(self._queue._native().update_progress, self.id, stored)
+        self._fields["progress"] = stored
         self._decoded.pop("progress", None)
         self._queue._progressed(self, progress)
 
@@ -49,7 +50,7 @@ class Job(JobFields[DataT, ResultT]):
             JobNotFoundError: it was removed.
         """
         keep = self.opts.get("kl") or 0
-        return cast(int, await port().call(self._queue._native().add_log, self.id, str(row), int(keep)))
+        return cast(int, await port().call(self._queue._native().add_log, self.id, text("row", row), int(keep)))
 
     async def move_to_completed(self, returnvalue: ResultT, token: str, fetch_next: bool = True) -> Any:
         """Finish a job that was fetched by hand; gives the next one, or None, unless `fetch_next` is False.
@@ -65,8 +66,7 @@ class Job(JobFields[DataT, ResultT]):
         Raises:
             LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
         """
-        stack = "".join(traceback.format_exception(error))
-        return await self._finish(token, fetch_next, None, str(error), stack, isinstance(error, UnrecoverableError))
+        return await self._finish(token, fetch_next, None, *failure_of(error))
 
     async def _finish(self, token: str, fetch_next: bool, *outcome: Any) -> Any:
         hand = self._hand

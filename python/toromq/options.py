@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, TypedDict
+from inspect import signature
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypedDict, TypeVar
 
 from toromq._bridge import to_json
-from toromq.errors import ConfigurationError
+from toromq.errors import ConfigurationError, SerializationError
 
 MAX_PRIORITY = 2_097_151
 _STRUCTURES = frozenset(
@@ -98,12 +100,20 @@ class Backoff:
 
 
 def _backoff(kind: str, delay: int | timedelta | None, jitter: float | None) -> BackoffOptions:
+    if not isinstance(kind, str):
+        raise ConfigurationError(f"type: got {kind!r}; allowed is a text")
     made: BackoffOptions = {"type": kind}
     if delay is not None:
         made["delay"] = milliseconds("backoff", delay)
     if jitter is not None:
-        made["jitter"] = jitter
+        made["jitter"] = _jitter("jitter", jitter)
     return made
+
+
+def _jitter(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ConfigurationError(f"{name}: got {value!r}; allowed is a number from 0 to 1")
+    return value
 
 
 def milliseconds(name: str, value: Any) -> int:
@@ -123,8 +133,14 @@ def moment(name: str, value: Any) -> int:
                 f"{name}: got the naive datetime {value!r}, which means another moment on every machine; "
                 f"give it a time zone, such as datetime(..., tzinfo=UTC)"
             )
-        return round((value - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))
-    return milliseconds(name, value)
+        since = round((value - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))
+        if since >= 0:
+            return since
+    elif not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value < 2**53:
+        return round(value)
+    raise ConfigurationError(
+        f"{name}: got {value!r}; allowed is an aware datetime or milliseconds since 1970, 0 or more"
+    )
 
 
 def whole(name: str, value: Any, low: int, high: int = 2**53) -> int:
@@ -132,6 +148,50 @@ def whole(name: str, value: Any, low: int, high: int = 2**53) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ConfigurationError(f"{name}: got {value!r}; allowed is a whole number from {low} to {high}")
     return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False and nothing else."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}: got {value!r}; allowed is True or False")
+    return value
+
+
+def text(name: str, given: Any) -> str:
+    """A text that UTF-8 can hold."""
+    if not isinstance(given, str):
+        raise ConfigurationError(f"{name}: got {given!r}; allowed is a text")
+    value: str = given
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"{name}: got {value!r}; allowed is a text without lone surrogates") from None
+    return value
+
+
+def check_client_name(name: str, value: Any) -> str:
+    """What Redis takes as a client's name."""
+    if not isinstance(value, str) or not value or not all("!" <= letter <= "~" for letter in value):
+        raise ConfigurationError(f"{name}: got {value!r}; allowed is a text without spaces, of ASCII letters and signs")
+    return value
+
+
+_Options = ParamSpec("_Options")
+_Self = TypeVar("_Self")
+
+
+def with_hints(init: Callable[Concatenate[_Self, _Options], None]) -> Callable[Concatenate[_Self, _Options], None]:
+    """Let an `__init__` refuse an unknown option with the nearest that exists."""
+    known = frozenset(name for name, option in signature(init).parameters.items() if option.kind is option.KEYWORD_ONLY)
+
+    @functools.wraps(init)
+    def checked(self: _Self, *arguments: _Options.args, **options: _Options.kwargs) -> None:
+        if not options.keys() <= known:
+            refuse_unknown(options, known, f"a {type(self).__name__}")
+        init(self, *arguments, **options)
+
+    return checked  # type: ignore[return-value]  # for mypy, what wraps a method is none
 
 
 def refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any] | frozenset[str], what: str) -> None:
@@ -150,18 +210,32 @@ def check_queue_name(name: Any) -> str:
     return name
 
 
-def check_job_id(value: Any) -> str:
+def check_prefix(prefix: Any) -> str:
+    """What the keys of a queue begin with."""
+    if not text("prefix", prefix):
+        raise ConfigurationError("prefix: got ''; allowed is a text that is not empty")
+    return str(prefix)
+
+
+def check_job_id(given: Any) -> str:
     """A job's own id, or the reason why it can't be one."""
-    if not isinstance(value, str):
-        raise ConfigurationError(f"job_id: got {value!r}; allowed is a text")
+    value = text("job_id", given)
     if re.fullmatch(r"-?(0|[1-9]\d*)", value):
         raise ConfigurationError(f"job_id: {value!r} is a number, which could be another job's; put a word before it")
     if value.startswith("0:"):
         raise ConfigurationError(f"job_id: {value!r} begins with '0:', which is taken for a marker; choose another")
     if ":" in value and value.count(":") != 2:
         raise ConfigurationError(f"job_id: {value!r} contains ':'; use another separator, such as '-'")
-    if value in _STRUCTURES:
+    if value.partition(":")[0] in _STRUCTURES:
         raise ConfigurationError(f"job_id: {value!r} is the name of a part of the queue; choose another")
+    return value
+
+
+def job_id_of(given: Any) -> str:
+    """The id of a job that is looked for: any but what names a part of the queue."""
+    value = text("job_id", str(given) if isinstance(given, int) and not isinstance(given, bool) else given)
+    if value.partition(":")[0] in _STRUCTURES:
+        raise ConfigurationError(f"job_id: {value!r} is the name of a part of the queue, not of a job")
     return value
 
 
@@ -177,11 +251,23 @@ def keep_policy(name: str, value: Any) -> bool | int | dict[str, Any]:
     raise ConfigurationError(f"{name}: got {value!r}; allowed is a bool, a number of jobs, or age, count and limit")
 
 
-def packed(name: str, data: bytes, given: Mapping[str, Any], has_defaults: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A job as the engine takes it, from its name, its data as JSON text and its options."""
-    if not isinstance(name, str):
-        raise ConfigurationError(f"name: got {name!r}; allowed is a text")
-    options = {**has_defaults, **given}
+def packed(
+    name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[str, Any], place: str = ""
+) -> tuple[Any, ...]:
+    """A job as the engine takes it, from its name, its data as JSON text and its options. `place` begins its errors."""
+    try:
+        return _packed(name, data, given, defaults)
+    except (ConfigurationError, SerializationError, TypeError) as error:
+        if not place:
+            raise
+        raise type(error)(f"{place}{error}") from None
+
+
+def _packed(name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Any, ...]:
+    name = text("name", name)
+    # A job's own moment wins over the queue's delay, and the other way round.
+    moments = ("delay", "run_at") if given.get("delay") is not None or given.get("run_at") is not None else ()
+    options = {**{key: value for key, value in defaults.items() if key not in moments}, **given}
     refuse_unknown(options, JobOptions.__annotations__, "a job")
     options = {key: value for key, value in options.items() if value is not None}
     stored: dict[str, Any] = {}
@@ -189,38 +275,23 @@ def packed(name: str, data: bytes, given: Mapping[str, Any], has_defaults: Mappi
     if "timestamp" in options:
         stored["timestamp"] = timestamp
     delay = 0
+    if "run_at" in options and "delay" in options:
+        raise ConfigurationError("delay and run_at: give one of them")
     if "run_at" in options:
-        if "delay" in options:
-            raise ConfigurationError("delay and run_at: give one of them")
-        delay = max(0, moment("run_at", options["run_at"]) - timestamp)
-        stored["delay"] = delay
+        delay = stored["delay"] = max(0, moment("run_at", options["run_at"]) - timestamp)
     elif "delay" in options:
         delay = stored["delay"] = milliseconds("delay", options["delay"])
     priority = whole("priority", options.get("priority", 0), 0, MAX_PRIORITY)
     if "priority" in options:
         stored["priority"] = priority
-    lifo = options.get("lifo", False)
-    if not isinstance(lifo, bool):
-        raise ConfigurationError(f"lifo: got {lifo!r}; allowed is True or False")
+    lifo = flag("lifo", options.get("lifo", False))
     if "lifo" in options:
         stored["lifo"] = lifo
     stored["attempts"] = whole("attempts", options.get("attempts", 0), 0)
     if "backoff" in options:
-        backoff = options["backoff"]
-        if isinstance(backoff, Mapping):
-            refuse_unknown(backoff, BackoffOptions.__annotations__, "backoff")
-            jitter = backoff.get("jitter", 0)
-            if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter <= 1:
-                raise ConfigurationError(f"backoff.jitter: got {jitter!r}; allowed is a number from 0 to 1")
-            if not isinstance(backoff.get("type"), str):
-                raise ConfigurationError("backoff.type: missing; use Backoff.fixed(...) or Backoff.exponential(...)")
-            stored["backoff"] = dict(backoff)
-            if "delay" in backoff:
-                stored["backoff"]["delay"] = milliseconds("backoff.delay", backoff["delay"])
-        else:
-            stored["backoff"] = {"type": "fixed", "delay": milliseconds("backoff", backoff)}
+        stored["backoff"] = _stored_backoff(options["backoff"])
     own_id = ""
-    if options.get("job_id"):
+    if "job_id" in options and options["job_id"] != "":
         own_id = stored["jobId"] = check_job_id(options["job_id"])
     for option, short in (("remove_on_complete", "removeOnComplete"), ("remove_on_fail", "removeOnFail")):
         if option in options:
@@ -233,8 +304,30 @@ def packed(name: str, data: bytes, given: Mapping[str, Any], has_defaults: Mappi
     return (own_id, name, data, to_json(stored, "options"), timestamp, delay, priority, lifo)
 
 
+def _stored_backoff(given: Any) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        if not isinstance(given, int | float | timedelta) or isinstance(given, bool):
+            raise ConfigurationError(
+                f"backoff: got {given!r}; allowed is a timedelta or milliseconds, or Backoff.fixed(...), "
+                "Backoff.exponential(...) or Backoff.custom(...)"
+            )
+        return {"type": "fixed", "delay": milliseconds("backoff", given)}
+    refuse_unknown(given, BackoffOptions.__annotations__, "backoff")
+    if "type" not in given:
+        raise ConfigurationError("backoff.type: missing; use Backoff.fixed(...) or Backoff.exponential(...)")
+    stored: dict[str, Any] = dict(given)
+    text("backoff.type", given["type"])
+    if "jitter" in given:
+        _jitter("backoff.jitter", given["jitter"])
+    if "delay" in given:
+        stored["delay"] = milliseconds("backoff.delay", given["delay"])
+    return stored
+
+
 def states_of(given: Iterable[str]) -> list[str]:
     """The states asked for, by the names that scripts know."""
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(f"types: got {given!r}; allowed are {', '.join(STATES)}")
     states = ["waiting" if state in ("wait", "paused") else state for state in given]
     for state in states:
         if state not in STATES:

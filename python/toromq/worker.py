@@ -9,10 +9,10 @@ from collections.abc import Awaitable
 from typing import Any, Self
 
 from toromq import sync
-from toromq._bridge import port, to_json
+from toromq._bridge import is_receiving, port, to_json
 from toromq._job_fields import DataT, ResultT, Stored
 from toromq._tasks import TaskRunner
-from toromq._worker_base import WorkerBase, log
+from toromq._worker_base import WorkerBase, as_delay, log
 from toromq.errors import RateLimitError, ToroError
 from toromq.job import Job, by_hand
 from toromq.queue import Queue
@@ -68,29 +68,35 @@ class Worker(WorkerBase[DataT, ResultT]):
         await self.close()
 
     async def run(self) -> None:
-        """Start, and return when closed."""
-        if self._native is None:
+        """Start, unless that was done, and return when closed."""
+        if not self.is_running():
             await self._begin()
         assert self._ended is not None
         await self._ended.wait()
 
     async def close(self, force: bool = False) -> None:
-        """Take no more jobs, wait for those in flight, and end. Calling it twice is harmless.
+        """Take no more jobs, wait for those in flight, and end, for good. Calling it twice is harmless.
 
         With `force`, coroutines are cancelled and their jobs handed back, next to run, without a spent attempt.
-        Threads can't be stopped: the jobs they run go to another worker once their locks have run out.
+        Threads can't be stopped, nor coroutines that go on for five seconds: the jobs they run go to another worker
+        once their locks have run out.
         """
-        if self._native is None or self._ended is None:
+        is_first, self._is_closed = not self._is_closed, True
+        if self._ended is None:
             return
-        if not self._ended.is_set():
+        # Without an engine it is just being started, and is closed as soon as it has one.
+        if self._native is not None and not self._ended.is_set():
             self._refuse_inside()
-            self._tell("closing", "closing queue")
+            if is_first:
+                self._tell("closing", "closing queue")
             if force:
                 # Else it would take what it is handing back.
                 self._native.set_paused(True)
                 await self._cancel_all()
             self._native.close(force)
-        await self._ended.wait()
+        # A listener can't wait for what is told to its own thread.
+        if not is_receiving():
+            await self._ended.wait()
 
     async def get_next_job(self, token: str, block: bool = True) -> Job[DataT, ResultT] | None:
         """Fetch one job by hand, locked under `token` for `lock_duration`; its lock is not renewed.
@@ -105,13 +111,18 @@ class Worker(WorkerBase[DataT, ResultT]):
         return self._ended is not None and not self._ended.is_set()
 
     async def _begin(self) -> None:
-        self._ended = asyncio.Event()
+        self._check_start()
+        ended = self._ended = asyncio.Event()
         self._prepare()
         try:
             self._start(port(), not self._is_async)
         except BaseException:
             self._ended = None
+            ended.set()
             raise
+        # A close that came meanwhile found no engine.
+        if self._is_closed and self._native is not None:
+            self._native.close(False)
 
     def _closed(self) -> None:
         port().detach(self._ticket)
@@ -171,6 +182,7 @@ class Worker(WorkerBase[DataT, ResultT]):
     async def _run_job(self, stored: Stored) -> None:
         native = self._native
         assert native is not None
+        assert self._tasks is not None
         job: Job[Any, Any] = Job(self._queue, stored)
         if self._listeners.get("active"):
             self._tell("active", job)
@@ -181,9 +193,7 @@ class Worker(WorkerBase[DataT, ResultT]):
             except RateLimitError:
                 native.wait(job.id)
             except BaseException as error:
-                task = asyncio.current_task()
-                assert task is not None
-                if isinstance(error, asyncio.CancelledError) and task.cancelling():
+                if isinstance(error, asyncio.CancelledError) and self._tasks.was_cancelled(job.id):
                     raise
                 self._failed(native, job, error, await self._delay(job, error))
                 if not isinstance(error, Exception | asyncio.CancelledError):
@@ -199,7 +209,7 @@ class Worker(WorkerBase[DataT, ResultT]):
             chosen = self._backoff(job, error)
             if inspect.isawaitable(chosen):
                 chosen = await chosen
-            return None if chosen is None else float(chosen)
+            return as_delay(chosen)
         except Exception as broken:
             # A broken strategy must not keep the job: it is tried again at once, and the reason told.
             self._tell("error", broken)

@@ -146,7 +146,6 @@ class _Mute(Exception):
         raise RuntimeError("no")
 
 
-@pytest.mark.xfail(strict=True, reason="move_to_failed does not make its reason as workers do")
 @_both_faces
 @pytest.mark.parametrize(
     ("error", "reason"), [(ValueError(), "ValueError"), (ValueError("\ud800"), "?"), (_Mute(), "_Mute, whose message")]

@@ -32,9 +32,6 @@ START = 'start one with `toromq server start` and use connection="embedded:.toro
 SECRET = "p:/@#?% geheim"
 
 
-def bug(reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(strict=True, reason=reason)
-
 
 async def done(value: Any) -> Any:
     return await value if isinstance(value, Awaitable) else value
@@ -143,7 +140,6 @@ async def test_the_url_of_the_environment_is_used(
     assert client.exists(f"bull:q:{job.id}") == 1
 
 
-@bug("Redis' words are right, but the advice is to start a server")
 async def test_a_database_that_the_server_lacks_is_no_reason_to_start_another_server(face: Any, box: RedisBox) -> None:
     queue = face.Queue("q", connection=Connection(box.url[:-2], db=99, command_timeout=PATIENCE))
     with pytest.raises(RedisConnectionError, match="DB index is out of range") as caught:
@@ -193,7 +189,6 @@ async def test_a_refused_login_is_told_without_the_password(
     assert client.dbsize() == 0
 
 
-@bug("NOAUTH comes as the answer to the first command, and says nothing of what to do (link.rs, classify)")
 async def test_a_missing_password_is_told_like_a_wrong_one(face: Any, box: RedisBox) -> None:
     queue = face.Queue("q", connection=Connection(host="127.0.0.1", port=box.port, command_timeout=PATIENCE))
     for action in (lambda: queue.add("n"), lambda: queue.get_job("1")):
@@ -287,7 +282,6 @@ async def test_closing_a_queue_leaves_the_shared_socket_to_the_others(
     assert [entry["id"] for entry in ours(client)] == [before["id"]]
 
 
-@bug("the connection lives as long as the queue object (queue.py, close)")
 async def test_closing_a_queue_with_a_url_closes_its_socket(face: Any, box: RedisBox, client: redis.Redis) -> None:
     queue = face.Queue("q", connection=box.url)
     await done(queue.add("n"))
@@ -362,7 +356,6 @@ async def test_a_worker_has_three_sockets_of_its_own(box: RedisBox, client: redi
     await aeventually(lambda: [entry["id"] for entry in left(client)] == [shared["id"]])
 
 
-@bug("those for commands and locks live as long as the worker object, which is part of a cycle (_native is kept)")
 async def test_a_closed_worker_has_closed_its_sockets(face: Any, box: RedisBox, client: redis.Redis) -> None:
     worker = face.Worker("q", lambda job: None, connection=Connection(box.url))
     ready = threading.Event()
@@ -562,7 +555,6 @@ async def test_a_server_of_another_name_is_refused(face: Any, box: RedisBox, pap
         assert proxy.clients == []
 
 
-@bug("the advice after a refused certificate is to start a server")
 async def test_the_advice_for_a_refused_certificate_is_about_certificates(box: RedisBox, papers: Papers) -> None:
     with Proxy(papers.server, box.socket_path) as proxy:
         connection = Connection(f"rediss://localhost:{proxy.port}", command_timeout=PATIENCE)
@@ -618,7 +610,7 @@ async def test_tls_to_a_server_without_it_and_the_other_way_round_fail_in_time(
     "option",
     [
         "ca_file",
-        pytest.param("cert_file", marks=bug("found when it connects, and told as if no server ran")),
+        pytest.param("cert_file"),
         "key_file",
     ],
 )
@@ -633,10 +625,8 @@ async def test_a_file_that_is_no_certificate_is_refused_before_anything_is_sent(
         "key_file": papers.client.key,
     }
     where = f"rediss://localhost:{free_port()}"
-    connection = Connection(where, command_timeout=PATIENCE, **(files | {option: broken}))
-    queue = face.Queue("q", connection=connection)
-    with pytest.raises(ConfigurationError):
-        await done(queue.add("n"))
+    with pytest.raises(ConfigurationError, match=option):
+        face.Queue("q", connection=Connection(where, **(files | {option: broken})))
 
 
 # --- embedded -------------------------------------------------------------------------------------------------------
@@ -721,7 +711,6 @@ async def test_a_port_that_never_answers_is_given_up(face: Any, action: Any) -> 
             await asyncio.wait_for(done(action(face.Queue("q", connection=connection))), 20)
 
 
-@bug("one try to connect may take `connect_timeout`, which is 2000 by default, however short `command_timeout` is")
 async def test_the_time_to_connect_counts_towards_the_time_of_the_operation() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -258,6 +258,18 @@ class TestFork:
     ) -> None:
         _fork(redisbox, prefix, shape)
 
+    @pytest.mark.xfail(
+        strict=False,
+        reason="what is made once in the engine is made without the interpreter's lock, and a fork can fall into that",
+    )
+    def test_children_forked_during_the_first_use_of_another_thread_add(
+        self, redisbox: RedisBox, redis: redis_package.Redis, prefix: str
+    ) -> None:
+        # A process uses it for the first time only once, and not every fork falls into the moment.
+        for _ in range(10):
+            _fork(redisbox, prefix, "during_first_use")
+        assert _ids(redis, prefix, "wait") == {"parent", "child"}
+
     @pytest.mark.parametrize(
         "shape",
         [
@@ -275,7 +287,7 @@ class TestFork:
         self, redisbox: RedisBox, redis: redis_package.Redis, prefix: str, shape: str
     ) -> None:
         _fork(redisbox, prefix, shape)
-        of_parent = {"busy-sync"} | {f"busy-async-{n}" for n in range(20)}
+        of_parent = {"parent-before-sync", "parent-before-async", "busy-sync"} | {f"busy-async-{n}" for n in range(20)}
         assert _ids(redis, prefix, "wait") == of_parent | {f"child-{n}" for n in range(200)}
 
 

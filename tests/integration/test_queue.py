@@ -27,9 +27,6 @@ BORN = 1_700_000_000_000
 MOMENT = datetime.fromtimestamp(BORN / 1000, UTC)
 
 
-def bug(reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(strict=True, reason=reason)
-
 
 async def done(value: Any) -> Any:
     return await value if isinstance(value, Awaitable) else value
@@ -220,7 +217,6 @@ async def test_a_jobs_own_options_win_over_those_of_the_queue(
     assert queue.default_job_options == defaults
 
 
-@bug("refused as given together: options.py packed() looks at the merged options")
 async def test_a_jobs_own_moment_wins_over_the_delay_of_the_queue(face: Any, redisbox: RedisBox, prefix: str) -> None:
     queue = face.Queue("q", connection=redisbox.url, prefix=prefix, default_job_options={"delay": 5})
     job = await done(queue.add("n", timestamp=BORN, run_at=MOMENT + timedelta(seconds=1)))

@@ -296,7 +296,6 @@ def test_listeners_come_and_go(redisbox: RedisBox, face: Any) -> None:
     assert heard[3:] == ["decorated", "plain", "decorated"]
 
 
-@pytest.mark.xfail(strict=True, reason="off() does not know the listeners of once()")
 @_both_faces
 def test_a_listener_for_one_event_can_be_taken_off_before(redisbox: RedisBox, face: Any) -> None:
     worker = face.Worker("q", connection=redisbox.url)
@@ -368,7 +367,6 @@ worker.run()
 """
 
 
-@pytest.mark.xfail(strict=True, reason="close() waits in the thread that is to tell it that the worker has ended")
 async def test_a_listener_of_a_blocking_worker_can_close_it(place: Place) -> None:
     arguments = [_CLOSES_IN_A_LISTENER, place.options["connection"], place.options["prefix"]]
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", *arguments)

@@ -211,10 +211,8 @@ _variable = contextvars.ContextVar("_variable", default="unset")
 
 @pytest.mark.parametrize("kind", _KINDS)
 async def test_context_variables_of_one_job_are_not_seen_by_the_next(
-    place: Place, kind: str, request: pytest.FixtureRequest
+    place: Place, kind: str
 ) -> None:
-    if kind != "async def":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="jobs share the context of their thread"))
     seen: list[str] = []
 
     def function(job: Any) -> None:
@@ -347,8 +345,7 @@ async def _cancels_itself(job: Any) -> None:
         (_leaks_a_cancelled_child, "child"),
         pytest.param(
             _cancels_itself,
-            "myself",
-            marks=pytest.mark.xfail(strict=True, reason="handed back as if the worker had cancelled it, for ever"),
+            "myself"
         ),
     ],
 )

@@ -292,15 +292,13 @@ async def _answer_later(answer: Any) -> Any:
     ids=str,
 )
 async def test_ones_own_strategy_decides_on_the_retry(
-    place: Place, request: pytest.FixtureRequest, answer: Any, state: str, told: type[Exception] | None, is_async: bool
+    place: Place, answer: Any, state: str, told: type[Exception] | None, is_async: bool
 ) -> None:
     timeout = 10
     if isinstance(answer, float) and not math.isfinite(answer):
         timeout = 1
         # An infinite delay is stored as it is, and no client ever runs the job again.
         request.applymarker(pytest.mark.xfail(strict=True, reason="a delay that is no finite number is not told"))
-    if answer is None and is_async and place.kind != "async def":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="None of an async strategy is taken for a mistake"))
     asked: list[tuple[Any, ...]] = []
     errors: list[Exception] = []
 

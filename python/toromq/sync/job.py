@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any, cast
 
 from toromq._bridge import NativeByHand, to_json
 from toromq._bridge import blocking_port as port
+from toromq._failure import failure_of
 from toromq._job_fields import DataT, JobFields, ResultT
-from toromq.errors import ToroError, UnrecoverableError
+from toromq.errors import ToroError
+from toromq.options import text
 
 
 class Job(JobFields[DataT, ResultT]):
@@ -27,9 +28,9 @@ class Job(JobFields[DataT, ResultT]):
         Raises:
             JobNotFoundError: it was removed.
         """
-        text = to_json(data, "data")
-        port().call(self._queue._native().update_data, self.id, text)
-        self._fields["data"] = text
+        stored = to_json(data, "data")
+        port().call(self._queue._native().update_data, self.id, stored)
+        self._fields["data"] = stored
         self._decoded.pop("data", None)
 
     def update_progress(self, progress: Any) -> None:
@@ -38,9 +39,9 @@ class Job(JobFields[DataT, ResultT]):
         Raises:
             JobNotFoundError: it was removed.
         """
-        text = to_json(progress, "progress")
-        port().call(self._queue._native().update_progress, self.id, text)
-        self._fields["progress"] = text
+        stored = to_json(progress, "progress")
+        port().call(self._queue._native().update_progress, self.id, stored)
+        self._fields["progress"] = stored
         self._decoded.pop("progress", None)
         self._queue._progressed(self, progress)
 
@@ -51,7 +52,7 @@ class Job(JobFields[DataT, ResultT]):
             JobNotFoundError: it was removed.
         """
         keep = self.opts.get("kl") or 0
-        return cast(int, port().call(self._queue._native().add_log, self.id, str(row), int(keep)))
+        return cast(int, port().call(self._queue._native().add_log, self.id, text("row", row), int(keep)))
 
     def move_to_completed(self, returnvalue: ResultT, token: str, fetch_next: bool = True) -> Any:
         """Finish a job that was fetched by hand; gives the next one, or None, unless `fetch_next` is False.
@@ -67,8 +68,7 @@ class Job(JobFields[DataT, ResultT]):
         Raises:
             LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
         """
-        stack = "".join(traceback.format_exception(error))
-        return self._finish(token, fetch_next, None, str(error), stack, isinstance(error, UnrecoverableError))
+        return self._finish(token, fetch_next, None, *failure_of(error))
 
     def _finish(self, token: str, fetch_next: bool, *outcome: Any) -> Any:
         hand = self._hand

@@ -12,7 +12,23 @@ from toromq._bridge import blocking_port as port
 from toromq._bridge import to_json
 from toromq._job_fields import DataT, ResultT
 from toromq.connection import Connection, connection_of
-from toromq.options import MISSING, STATES, JobLogs, JobOptions, Missing, check_queue_name, packed, states_of, whole
+from toromq.errors import ConfigurationError
+from toromq.options import (
+    MISSING,
+    STATES,
+    JobLogs,
+    JobOptions,
+    Missing,
+    check_prefix,
+    check_queue_name,
+    flag,
+    job_id_of,
+    packed,
+    states_of,
+    text,
+    whole,
+    with_hints,
+)
 from toromq.sync.job import Job
 
 
@@ -30,6 +46,7 @@ class Queue(Generic[DataT, ResultT]):
     Operations raise RedisConnectionError when Redis stays away for the connection's `command_timeout`.
     """
 
+    @with_hints
     def __init__(
         self,
         name: str,
@@ -42,10 +59,13 @@ class Queue(Generic[DataT, ResultT]):
     ) -> None:
         """See the class."""
         self.name = check_queue_name(name)
-        self.prefix = prefix
+        self.prefix = check_prefix(prefix)
+        if default_job_options is not None and not isinstance(default_job_options, Mapping):
+            raise ConfigurationError(f"default_job_options: got {default_job_options!r}; allowed are options of a job")
         self.default_job_options: JobOptions = default_job_options or {}
-        packed("check", b"{}", {}, self.default_job_options)
+        packed("check", b"{}", {}, self.default_job_options, "default_job_options.")
         self._connection = connection_of(connection)
+        self._owns_connection = self._connection is not connection
         self._max_events = None if max_len_events is None else whole("max_len_events", max_len_events, 0)
         self._made: tuple[int, _bridge.NativeQueue] | None = None
         self._on_progress: Callable[[Job[Any, Any], Any], None] | None = None
@@ -73,8 +93,10 @@ class Queue(Generic[DataT, ResultT]):
         self.close()
 
     def close(self) -> None:
-        """Close its connection. Closing twice is harmless."""
+        """Close its connection, unless it was given one that others may share. Closing twice is harmless."""
         self._made = None
+        if self._owns_connection:
+            self._connection.close()
 
     def add(
         self, name: str, data: DataT | Missing = MISSING, /, **options: Unpack[JobOptions]
@@ -89,8 +111,8 @@ class Queue(Generic[DataT, ResultT]):
             ConfigurationError: an option is not allowed.
             RedisConnectionError: Redis stayed away for the connection's `command_timeout`.
         """
-        text = b"{}" if isinstance(data, Missing) else to_json(data, "data")
-        job = packed(name, text, options, self.default_job_options)
+        stored = b"{}" if isinstance(data, Missing) else to_json(data, "data")
+        job = packed(name, stored, options, self.default_job_options)
         (job_id,) = port().call(self._native().add, [job])
         return self._added(job_id, job)
 
@@ -101,10 +123,17 @@ class Queue(Generic[DataT, ResultT]):
 
         They go in batches of bounded size, in the order given; all of a batch are stored or none.
         """
+        if not isinstance(jobs, Iterable):
+            raise ConfigurationError(f"jobs: got {jobs!r}; allowed is a list of (name, data) or (name, data, options)")
         entries = []
-        for n, (name, data, *options) in enumerate(jobs):
-            text = to_json(data, f"jobs[{n}].data")
-            entries.append(packed(name, text, options[0] if options else {}, self.default_job_options))
+        for n, job in enumerate(jobs):
+            if not isinstance(job, tuple | list) or len(job) not in (2, 3):
+                raise ConfigurationError(f"jobs[{n}]: got {job!r}; allowed is (name, data) or (name, data, options)")
+            options = job[2] if len(job) == 3 else {}
+            if not isinstance(options, Mapping):
+                raise ConfigurationError(f"jobs[{n}]: got {options!r} for its options; allowed is a dict of them")
+            data = to_json(job[1], f"jobs[{n}].data")
+            entries.append(packed(job[0], data, options, self.default_job_options, f"jobs[{n}]."))
         if not entries:
             return []
         ids = port().call(self._native().add, entries)
@@ -124,15 +153,16 @@ class Queue(Generic[DataT, ResultT]):
 
     def get_job(self, job_id: str) -> Job[DataT, ResultT] | None:
         """The job with this id, or None."""
-        stored = port().call(self._native().get_job, str(job_id))
+        stored = port().call(self._native().get_job, job_id_of(job_id))
         return None if stored is None else Job(self, stored)
 
     def get_jobs(
         self, types: str | Sequence[str] | None = None, start: int = 0, end: int = -1, asc: bool = False
     ) -> list[Job[DataT, ResultT]]:
         """Jobs in the given states (default: all), each state's range on its own; newest first unless `asc`."""
-        states = states_of((types,) if isinstance(types, str) else types or STATES)
-        found = port().call(self._native().get_jobs, states, start, end, asc)
+        states = states_of((types,) if isinstance(types, str) else STATES if types is None else types)
+        bounds = whole("start", start, -(2**53)), whole("end", end, -(2**53)), flag("asc", asc)
+        found = port().call(self._native().get_jobs, states, *bounds)
         return [Job(self, stored) for stored in found]
 
     def get_job_counts(self, *types: str) -> dict[str, int]:
@@ -143,11 +173,12 @@ class Queue(Generic[DataT, ResultT]):
 
     def get_job_state(self, job_id: str) -> str:
         """The state of a job, 'unknown' if there is none."""
-        return str(port().call(self._native().get_state, str(job_id)))
+        return str(port().call(self._native().get_state, job_id_of(job_id)))
 
     def get_job_logs(self, job_id: str, start: int = 0, end: int = -1, asc: bool = True) -> JobLogs:
         """Lines of a job's log."""
-        lines, count = port().call(self._native().get_logs, str(job_id), start, end, asc)
+        bounds = whole("start", start, -(2**53)), whole("end", end, -(2**53)), flag("asc", asc)
+        lines, count = port().call(self._native().get_logs, job_id_of(job_id), *bounds)
         return JobLogs(lines, count)
 
     def update_job_progress(self, job_id: str, progress: Any) -> None:
@@ -156,7 +187,7 @@ class Queue(Generic[DataT, ResultT]):
         Raises:
             JobNotFoundError: there is no such job.
         """
-        port().call(self._native().update_progress, str(job_id), to_json(progress, "progress"))
+        port().call(self._native().update_progress, job_id_of(job_id), to_json(progress, "progress"))
 
     def add_job_log(self, job_id: str, row: str, keep_logs: int | None = None) -> int:
         """Append a line to a job's log and keep the newest `keep_logs`; gives how many there are.
@@ -165,4 +196,4 @@ class Queue(Generic[DataT, ResultT]):
             JobNotFoundError: there is no such job.
         """
         keep = 0 if keep_logs is None else whole("keep_logs", keep_logs, 0)
-        return int(port().call(self._native().add_log, str(job_id), str(row), keep))
+        return int(port().call(self._native().add_log, job_id_of(job_id), text("row", row), keep))

@@ -7,6 +7,7 @@ import threading
 from typing import Self
 
 from toromq._bridge import blocking_port as port
+from toromq._bridge import is_receiving
 from toromq._job_fields import DataT, ResultT
 from toromq._worker_base import WorkerBase
 from toromq.sync.job import Job, by_hand
@@ -61,29 +62,35 @@ class Worker(WorkerBase[DataT, ResultT]):
         self.close()
 
     def run(self) -> None:
-        """Start, and return when closed."""
-        if self._native is None:
+        """Start, unless that was done, and return when closed."""
+        if not self.is_running():
             self._begin()
         assert self._ended is not None
         self._ended.wait()
 
     def close(self, force: bool = False) -> None:
-        """Take no more jobs, wait for those in flight, and end. Calling it twice is harmless.
+        """Take no more jobs, wait for those in flight, and end, for good. Calling it twice is harmless.
 
         With `force`, coroutines are cancelled and their jobs handed back, next to run, without a spent attempt.
-        Threads can't be stopped: the jobs they run go to another worker once their locks have run out.
+        Threads can't be stopped, nor coroutines that go on for five seconds: the jobs they run go to another worker
+        once their locks have run out.
         """
-        if self._native is None or self._ended is None:
+        is_first, self._is_closed = not self._is_closed, True
+        if self._ended is None:
             return
-        if not self._ended.is_set():
+        # Without an engine it is just being started, and is closed as soon as it has one.
+        if self._native is not None and not self._ended.is_set():
             self._refuse_inside()
-            self._tell("closing", "closing queue")
+            if is_first:
+                self._tell("closing", "closing queue")
             if force:
                 # Else it would take what it is handing back.
                 self._native.set_paused(True)
                 self._cancel_all()
             self._native.close(force)
-        self._ended.wait()
+        # A listener can't wait for what is told to its own thread.
+        if not is_receiving():
+            self._ended.wait()
 
     def get_next_job(self, token: str, block: bool = True) -> Job[DataT, ResultT] | None:
         """Fetch one job by hand, locked under `token` for `lock_duration`; its lock is not renewed.
@@ -98,13 +105,18 @@ class Worker(WorkerBase[DataT, ResultT]):
         return self._ended is not None and not self._ended.is_set()
 
     def _begin(self) -> None:
-        self._ended = threading.Event()
+        self._check_start()
+        ended = self._ended = threading.Event()
         self._prepare()
         try:
             self._start(port(), not self._is_async)
         except BaseException:
             self._ended = None
+            ended.set()
             raise
+        # A close that came meanwhile found no engine.
+        if self._is_closed and self._native is not None:
+            self._native.close(False)
 
     def _closed(self) -> None:
         port().detach(self._ticket)

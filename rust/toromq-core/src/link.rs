@@ -81,6 +81,38 @@ impl Call {
     }
 }
 
+/// What went wrong, and what helps, where a server is there but does not take us.
+fn advice(error: &RedisError) -> Option<(&'static str, &'static str)> {
+    let text = error.to_string();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if error.kind() == ErrorKind::AuthenticationFailed
+        || says(&["WRONGPASS", "NOAUTH", "AUTH", "NOPERM"])
+    {
+        Some((
+            "refused the login",
+            "check the username and password of the connection",
+        ))
+    } else if says(&["DB index"]) {
+        Some((
+            "has no such database",
+            "choose another db, or give the server more of them",
+        ))
+    } else if says(&[
+        "certificate",
+        "Certificate",
+        "CaUsedAsEndEntity",
+        "UnknownIssuer",
+    ]) {
+        Some((
+            "could not agree with us on certificates",
+            "check the server's certificate, ca_file if an authority of your own signed it, and cert_file and key_file \
+             if the server wants to see ours",
+        ))
+    } else {
+        None
+    }
+}
+
 /// A connection for one purpose.
 #[derive(Debug)]
 pub struct Link {
@@ -127,6 +159,13 @@ impl Link {
         self.settings.command_timeout
     }
 
+    /// Nobody waits for a connection longer than for what it is needed for.
+    fn connect_timeout(&self) -> Duration {
+        self.settings
+            .connect_timeout
+            .min(self.settings.command_timeout)
+    }
+
     /// The connection and its number, made now if there is none.
     async fn connection(&self) -> Result<(MultiplexedConnection, u64)> {
         let mut current = self.current.lock().await;
@@ -134,7 +173,7 @@ impl Link {
             return Ok((connection.clone(), current.number));
         }
         let config = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.settings.connect_timeout))
+            .set_connection_timeout(Some(self.connect_timeout()))
             .set_response_timeout(self.response_timeout);
         let mut connection = self
             .settings
@@ -166,23 +205,15 @@ impl Link {
     }
 
     fn unreachable(&self, error: &RedisError) -> Error {
-        let text = error.to_string();
         let endpoint = &self.settings.endpoint;
-        let refused_login = ["WRONGPASS", "NOAUTH", "AUTH", "NOPERM"]
-            .iter()
-            .any(|word| text.contains(word));
-        let message = if refused_login || error.kind() == ErrorKind::AuthenticationFailed {
-            format!(
-                "Redis at {endpoint} refused the login ({error}); check the username and password of the connection"
-            )
-        } else {
-            format!(
-                "could not connect to Redis at {endpoint} ({error}); start one with `toromq server start` and use \
-                 connection=\"embedded:.toromq\", or set TOROMQ_URL to the server you mean"
-            )
-        };
         Error::Connection {
-            message,
+            message: match advice(error) {
+                Some((what, advice)) => format!("Redis at {endpoint} {what} ({error}); {advice}"),
+                None => format!(
+                    "could not connect to Redis at {endpoint} ({error}); start one with `toromq server start` and use \
+                     connection=\"embedded:.toromq\", or set TOROMQ_URL to the server you mean"
+                ),
+            },
             outcome: Outcome::NotDone,
         }
     }
@@ -205,6 +236,11 @@ impl Link {
     }
 
     async fn classify(&self, operation: &'static str, error: &RedisError, number: u64) -> Error {
+        if error.to_string().contains("NOAUTH") {
+            // No password was given, so the connection stood before anybody asked for one.
+            self.forget(number).await;
+            return self.unreachable(error);
+        }
         if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
             self.forget(number).await;
             return Error::Connection {

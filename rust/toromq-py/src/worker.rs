@@ -29,6 +29,7 @@ struct Options {
     drain_delay: f64,
     limiter: Option<(u64, u64)>,
     maximum_rate_limit_delay: u64,
+    paused: bool,
     remove_on_complete: String,
     remove_on_fail: String,
 }
@@ -45,6 +46,7 @@ impl From<Options> for WorkerSettings {
             drain_delay: options.drain_delay,
             limiter: options.limiter,
             maximum_rate_limit_delay: options.maximum_rate_limit_delay,
+            paused: options.paused,
             remove_on_complete: options.remove_on_complete,
             remove_on_fail: options.remove_on_fail,
         }

@@ -230,6 +230,29 @@ def workers_after_a_worker() -> None:
         _reap(pid)
 
 
+def during_first_use() -> None:
+    """The fork falls into the moment when another thread has begun its very first operation."""
+    began: list[bool] = []
+
+    def begin() -> None:
+        began.append(True)
+        blocking.add("n", {}, job_id="parent")
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    # Without a moment's rest: whoever wants the interpreter's lock when the other lets go of it gets it.
+    while not began:
+        time.sleep(0)
+
+    def add() -> None:
+        signal.alarm(2)
+        blocking.add("n", {}, job_id="child")
+
+    pid = _fork(add, os._exit)
+    thread.join(_PATIENCE)
+    _reap(pid)
+
+
 def _fork_while_busy(leave: Callable[[int], Any], blocking_threads: int) -> None:
     """200 children, each with one job to add, while threads of the parent add through both faces."""
     stop = threading.Event()
@@ -246,6 +269,7 @@ def _fork_while_busy(leave: Callable[[int], Any], blocking_threads: int) -> None
             await asyncio.gather(*(queue.add("n", {}, job_id=f"busy-async-{n}") for n in range(20)))
             rounds["async"] += 1
 
+    _add("parent-before")
     threads = [threading.Thread(target=lambda: asyncio.run(keep_adding_many()))]
     threads += [threading.Thread(target=keep_adding) for _ in range(blocking_threads)]
     for thread in threads:

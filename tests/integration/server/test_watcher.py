@@ -7,8 +7,8 @@ import os
 import signal
 from pathlib import Path
 
-from toromq import Queue, Worker, server
 from tests.support.eventually import aeventually
+from toromq import Queue, Worker, server
 
 
 async def _double(job: object) -> int:

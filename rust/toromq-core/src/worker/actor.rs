@@ -179,5 +179,8 @@ pub(super) async fn run(
         let _ = task.await;
     }
     marker::restore(&shared).await;
+    // Whoever keeps the worker's handle keeps no sockets.
+    shared.commands.reset().await;
+    shared.upkeep.reset().await;
     shared.sink.closed();
 }

@@ -50,6 +50,8 @@ pub struct WorkerSettings {
     pub limiter: Option<(u64, u64)>,
     /// Longest sleep under a rate limit.
     pub maximum_rate_limit_delay: u64,
+    /// Whether it begins without taking jobs.
+    pub paused: bool,
     /// JSON text of the keep policy for completed jobs that have none, or empty.
     pub remove_on_complete: String,
     /// The same for failed jobs.
@@ -164,7 +166,7 @@ impl Worker {
             upkeep: Link::new(connection),
             held: Mutex::default(),
             concurrency: AtomicUsize::new(settings.concurrency),
-            paused: AtomicBool::new(false),
+            paused: AtomicBool::new(settings.paused),
             closing: watch::Sender::new(0),
             wake: Notify::new(),
             sink,

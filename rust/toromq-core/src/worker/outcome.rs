@@ -168,6 +168,7 @@ mod tests {
             drain_delay: 1.0,
             limiter: None,
             maximum_rate_limit_delay: 1,
+            paused: false,
             remove_on_complete: r#"{"age":60,"count":5}"#.to_owned(),
             remove_on_fail: String::new(),
         }

@@ -1,0 +1,28 @@
+"""What is written down of an exception that ended a job's attempt."""
+
+from __future__ import annotations
+
+import traceback
+from typing import NamedTuple
+
+from toromq.errors import SerializationError, UnrecoverableError
+
+
+class Failure(NamedTuple):
+    """As the engine takes it: the message, the traceback, and whether the job may not be tried again."""
+
+    reason: str
+    stack: str
+    unrecoverable: bool
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Describe an exception; never raises, whatever its message does."""
+    try:
+        reason = str(error) or type(error).__name__
+    except Exception:
+        reason = f"{type(error).__name__}, whose message could not be made"
+    stack = "".join(traceback.format_exception(error))
+    # What no other client could read must not be stored.
+    reason, stack = (text.encode("utf-8", "replace").decode() for text in (reason, stack))
+    return Failure(reason, stack, isinstance(error, UnrecoverableError | SerializationError))
