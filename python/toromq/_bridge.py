@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import itertools
 import os
@@ -12,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from toromq import _native
-from toromq.errors import ToroError
 
 to_json = _native.to_json
 from_json = _native.from_json
@@ -26,8 +26,10 @@ _tickets = itertools.count(1)
 _blocking = threading.local()
 _ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Port] = weakref.WeakKeyDictionary()
 
-# Before the interpreter waits for its threads: the engine's own must be gone by then.
-threading._register_atexit(_native.shutdown)  # type: ignore[attr-defined]
+# Before the interpreter waits for its threads: those of ours that only wait for more must go.
+threading._register_atexit(_native.end)  # type: ignore[attr-defined]
+# After that, when nobody can use the engine any more.
+atexit.register(_native.shutdown)
 
 
 def _forget_ports() -> None:
@@ -115,10 +117,7 @@ class BlockingPort:
         ticket = next(_tickets)
         operation(self._port, ticket, *arguments)
         while True:
-            arrived = self._port.wait()
-            if not arrived:
-                raise ToroError("the process ends; nothing can be waited for any more")
-            for answered, value in arrived:
+            for answered, value in self._port.wait():
                 # Others are answers to calls that Ctrl-C interrupted.
                 if answered != ticket:
                     continue
@@ -129,6 +128,7 @@ class BlockingPort:
     def attach(self, receiver: Callable[[Any], None], start: Callable[[Any, int], Any]) -> tuple[int, Any]:
         """Start something that keeps sending, to a thread of its own; give its ticket and what `start` returned."""
         port = _native.Port(blocking=True)
+        port.ends_with_the_program()
         ticket = next(_tickets)
         started = start(port, ticket)
         _received.add(ticket)

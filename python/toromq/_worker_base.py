@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import math
+import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -134,6 +135,7 @@ class WorkerBase(Generic[DataT, ResultT]):
         self._inside = threading.local()
         self._context = contextvars.copy_context()
         self._is_closed = False
+        self._pid = 0
 
     def on(self, event: str, listener: ListenerT | None = None) -> Any:
         """Call `listener` at an event; without one, a decorator.
@@ -212,6 +214,7 @@ class WorkerBase(Generic[DataT, ResultT]):
 
     def _start(self, port: Any, threads: bool) -> None:
         connection = self._connection._native()
+        self._pid = os.getpid()
         self._context = contextvars.copy_context()
         self._ticket, native = port.attach(
             self._receive,
@@ -255,6 +258,10 @@ class WorkerBase(Generic[DataT, ResultT]):
         self._options["concurrency"] = whole("concurrency", value, 1, 100_000)
         if self._native is not None and self._native.set_concurrency(value):
             self._start_thread(self._native)
+
+    def _is_ours(self) -> bool:
+        """False in a forked child: the worker runs in its parent."""
+        return self._pid in (0, os.getpid())
 
     def is_paused(self) -> bool:
         """Whether it takes no jobs."""

@@ -82,7 +82,7 @@ class Worker(WorkerBase[DataT, ResultT]):
         once their locks have run out.
         """
         is_first, self._is_closed = not self._is_closed, True
-        if self._ended is None:
+        if self._ended is None or not self._is_ours():
             return
         # Without an engine it is just being started, and is closed as soon as it has one.
         if self._native is not None and not self._ended.is_set():
@@ -108,7 +108,7 @@ class Worker(WorkerBase[DataT, ResultT]):
 
     def is_running(self) -> bool:
         """Whether it was started and has not ended."""
-        return self._ended is not None and not self._ended.is_set()
+        return self._ended is not None and not self._ended.is_set() and self._is_ours()
 
     async def _begin(self) -> None:
         self._check_start()

@@ -316,7 +316,7 @@ async def test_ones_own_strategy_decides_on_the_retry(
         if told is None:
             assert errors == []
         else:
-            await aeventually(lambda: len(errors) == 1 and isinstance(errors[0], told), timeout)
+            await aeventually(lambda: len(errors) == 1 and isinstance(errors[0], told))
 
 
 async def test_a_strategy_that_is_missing_is_told_and_the_job_tried_at_once(place: Place) -> None:

@@ -1,7 +1,7 @@
 //! A connection that is made when needed and made anew after it broke. It never sends anything twice by itself: whether
 //! an operation whose reply was lost may be repeated is for its caller to decide.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
 
@@ -128,6 +128,8 @@ struct Current {
     connection: Option<MultiplexedConnection>,
     /// Which connection this is, so that a late error of an old one doesn't end its successor.
     number: u64,
+    /// When the last try to connect failed, and why: for those who waited for it.
+    failed: Option<(Instant, Error)>,
 }
 
 impl Link {
@@ -168,19 +170,32 @@ impl Link {
 
     /// The connection and its number, made now if there is none.
     async fn connection(&self) -> Result<(MultiplexedConnection, u64)> {
+        let asked = Instant::now();
         let mut current = self.current.lock().await;
         if let Some(connection) = &current.connection {
             return Ok((connection.clone(), current.number));
         }
+        if let Some((when, error)) = &current.failed
+            && *when >= asked
+        {
+            return Err(error.clone());
+        }
         let config = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout()))
             .set_response_timeout(self.response_timeout);
-        let mut connection = self
+        let connected = self
             .settings
             .client
             .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+            .await;
+        let mut connection = match connected {
+            Ok(connection) => connection,
+            Err(error) => {
+                let error = self.unreachable(&error);
+                current.failed = Some((Instant::now(), error.clone()));
+                return Err(error);
+            }
+        };
         if let Some(name) = &self.client_name {
             // Some managed servers refuse this; the name only serves those who list clients.
             let _ = connection

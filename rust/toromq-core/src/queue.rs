@@ -415,12 +415,17 @@ impl Producer {
                         _ => false,
                     };
                     if !retry || Instant::now() + pause > deadline {
-                        return Err(match error {
-                            Error::Connection { message, .. } if again => Error::Connection {
-                                message,
+                        return Err(if again {
+                            // An earlier try was sent, and may have been done whatever became of this one.
+                            Error::Connection {
+                                message: format!(
+                                    "{error}; an earlier try got no answer, so it is not known whether the jobs were \
+                                     added"
+                                ),
                                 outcome: Outcome::Unknown,
-                            },
-                            other => other,
+                            }
+                        } else {
+                            error
                         });
                     }
                     tokio::time::sleep(pause).await;

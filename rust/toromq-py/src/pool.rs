@@ -12,7 +12,7 @@ use std::{
 use pyo3::prelude::*;
 use toromq_core::job::JobRecord;
 
-use crate::runtime::End;
+use crate::runtime;
 
 #[derive(Default)]
 struct State {
@@ -101,6 +101,12 @@ impl Pool {
         std::mem::take(&mut self.state().jobs)
     }
 
+    /// Lets all threads go once they have done what they are at.
+    pub(crate) fn end(&self) {
+        self.state().ended = true;
+        self.ready.notify_all();
+    }
+
     /// A thread could not be started after all.
     pub(crate) fn not_started(&self) {
         let mut state = self.state();
@@ -125,6 +131,7 @@ impl Pool {
                     .ready
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
+                runtime::stay_if_finalising();
                 state.waiting -= 1;
                 state.waking = false;
             }
@@ -146,12 +153,5 @@ impl Pool {
         self.wake_one(state);
         let start_another = state.wants_spare();
         Some(Some(Taken { job, start_another }))
-    }
-}
-
-impl End for Pool {
-    fn end(&self) {
-        self.state().ended = true;
-        self.ready.notify_all();
     }
 }

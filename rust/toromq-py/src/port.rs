@@ -160,7 +160,6 @@ impl Port {
             items: Mutex::default(),
             signal,
         });
-        runtime::register(&inbox);
         Ok(Self {
             inbox: OfProcess::new(inbox),
             woken,
@@ -192,7 +191,12 @@ impl Port {
         Ok(list)
     }
 
-    /// What `drain` gives, once there is something; empty when the process ends. Signals are handled meanwhile.
+    /// Says that a thread waits here for as long as it is not told that the program ends: `wait` then gives nothing.
+    fn ends_with_the_program(&self) {
+        runtime::register(&self.inbox);
+    }
+
+    /// What `drain` gives, once there is something. Signals are handled meanwhile.
     fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let Signal::Thread(ready) = &self.inbox.signal else {
             return Err(PyRuntimeError::new_err(
@@ -208,7 +212,10 @@ impl Port {
                         items.arrived.is_empty() && !items.ended
                     })
                     .unwrap_or_else(PoisonError::into_inner);
-                !items.arrived.is_empty() || items.ended
+                let done = !items.arrived.is_empty() || items.ended;
+                drop(items);
+                runtime::stay_if_finalising();
+                done
             });
             if done {
                 return self.drain(py);

@@ -4,8 +4,11 @@ use std::{
     mem,
     ops::Deref,
     process,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use pyo3::prelude::*;
@@ -13,21 +16,44 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 // Never locked while the interpreter is let go, so a fork can't catch another thread holding it.
 static CURRENT: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
-// Those on whom threads of Python wait.
-static WAITED_ON: Mutex<Vec<Weak<dyn End>>> = Mutex::new(Vec::new());
+// What must end before the interpreter does, each with the process it belongs to.
+static ENDINGS: Mutex<Vec<(u32, Weak<dyn End>)>> = Mutex::new(Vec::new());
+static FINALISING: AtomicBool = AtomicBool::new(false);
+// How long the interpreter's exit waits for workers to write what has ended.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
-/// Something that threads of Python wait on without the interpreter.
+/// Something that outlives the last line of a program, unless it is told that the program ends.
 pub(crate) trait End: Send + Sync {
-    /// Lets all of them go, for good.
+    /// The main thread has ended: lets those threads go that only wait here, for good.
     fn end(&self);
+    /// All threads have ended: nothing more can be done for what still runs.
+    fn force(&self) {}
+    /// Whether everything is written.
+    fn has_ended(&self) -> bool {
+        true
+    }
 }
 
-/// Remembers that threads wait on this, so that they are let go before the interpreter ends.
-pub(crate) fn register(waited_on: &Arc<impl End + 'static>) {
-    let mut all = WAITED_ON.lock().unwrap_or_else(PoisonError::into_inner);
-    all.retain(|weak| weak.strong_count() > 0);
-    let weak: Weak<dyn End> = Arc::<_>::downgrade(waited_on) as Weak<dyn End>;
-    all.push(weak);
+/// Remembers what must be told when the program ends.
+pub(crate) fn register(ending: &Arc<impl End + 'static>) {
+    let mut all = ENDINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|(_, weak)| weak.strong_count() > 0);
+    let weak: Weak<dyn End> = Arc::<_>::downgrade(ending) as Weak<dyn End>;
+    all.push((process::id(), weak));
+}
+
+fn endings() -> Vec<Arc<dyn End>> {
+    let all = ENDINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    let ours = all.iter().filter(|(pid, _)| *pid == process::id());
+    ours.filter_map(|(_, weak)| weak.upgrade()).collect()
+}
+
+/// Where a thread is left that must not ask for the interpreter any more: before Python 3.14 it would be unwound, through
+/// frames that can't be.
+pub(crate) fn stay_if_finalising() {
+    while FINALISING.load(Ordering::Relaxed) {
+        std::thread::park();
+    }
 }
 
 /// A value that a forked child leaves alone: its locks may be held by threads that exist in the parent only.
@@ -83,13 +109,25 @@ pub(crate) fn handle() -> PyResult<Handle> {
     Ok(handle)
 }
 
-/// Ends the runtime; called before the interpreter finalises.
+/// The main thread has ended; called before the interpreter waits for its other threads.
+#[pyfunction]
+pub(crate) fn end(py: Python<'_>) {
+    let endings = endings();
+    py.detach(|| endings.iter().for_each(|ending| ending.end()));
+}
+
+/// Ends the runtime; called before the interpreter finalises, when its threads have ended.
 #[pyfunction]
 pub(crate) fn shutdown(py: Python<'_>) {
-    let waited_on = mem::take(&mut *WAITED_ON.lock().unwrap_or_else(PoisonError::into_inner));
-    for end in waited_on.iter().filter_map(Weak::upgrade) {
-        end.end();
-    }
+    let endings = endings();
+    py.detach(|| {
+        endings.iter().for_each(|ending| ending.force());
+        let deadline = Instant::now() + LAST_WRITES;
+        while Instant::now() < deadline && !endings.iter().all(|ending| ending.has_ended()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    FINALISING.store(true, Ordering::Relaxed);
     let current = CURRENT
         .lock()
         .unwrap_or_else(PoisonError::into_inner)

@@ -1,6 +1,9 @@
 //! The worker: jobs go out through the port or to threads, outcomes come back.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use pyo3::prelude::*;
 use toromq_core::{
@@ -14,7 +17,7 @@ use crate::{
     connection::NativeConnection,
     pool::Pool,
     port::{self, Inbox, Item, Port},
-    runtime::{self, End as _, OfProcess},
+    runtime::{self, End, OfProcess},
 };
 
 #[derive(FromPyObject)]
@@ -58,6 +61,7 @@ struct PortSink {
     ticket: u64,
     /// Where jobs go when threads run them.
     pool: Option<Arc<Pool>>,
+    ended: Arc<AtomicBool>,
 }
 
 impl PortSink {
@@ -102,15 +106,48 @@ impl Sink for PortSink {
         if let Some(pool) = &self.pool {
             pool.end();
         }
+        self.ended.store(true, Ordering::Relaxed);
         self.event("closed", Item::None);
+    }
+}
+
+struct Running {
+    worker: Worker,
+    pool: Option<Arc<Pool>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Running {
+    fn hand_back(&self) {
+        for job in self.pool.iter().flat_map(|pool| pool.withdraw_all()) {
+            self.worker.finish(job.id.clone(), JobOutcome::Wait);
+        }
+    }
+}
+
+impl End for Running {
+    fn end(&self) {
+        if let Some(pool) = &self.pool {
+            self.worker.set_paused(true);
+            self.hand_back();
+            pool.end();
+        }
+    }
+
+    fn force(&self) {
+        self.hand_back();
+        self.worker.close(true);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 }
 
 /// One worker of the engine.
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeWorker {
-    worker: OfProcess<Worker>,
-    pool: Option<Arc<Pool>>,
+    running: OfProcess<Arc<Running>>,
 }
 
 #[pymethods]
@@ -130,25 +167,33 @@ impl NativeWorker {
         let runtime = runtime::handle()?;
         let _entered = runtime.enter();
         let pool = threads.then(|| Arc::new(Pool::new(settings.concurrency)));
-        if let Some(pool) = &pool {
-            runtime::register(pool);
-        }
+        let ended = Arc::new(AtomicBool::new(false));
         let sink = Arc::new(PortSink {
             inbox: Arc::clone(&port.inbox),
             ticket,
             pool: pool.clone(),
+            ended: Arc::clone(&ended),
         });
         let keys = QueueKeys::new(prefix, queue);
         let worker = Worker::start(&connection.settings, keys, settings, sink);
-        Ok(Self {
-            worker: OfProcess::new(worker),
+        let running = Arc::new(Running {
+            worker,
             pool,
+            ended,
+        });
+        runtime::register(&running);
+        Ok(Self {
+            running: OfProcess::new(running),
         })
     }
 
     /// For a thread: the next job and whether to start another thread; None when the thread is to end.
     fn take(&self, py: Python<'_>, new: bool) -> PyResult<Option<(Py<PyAny>, bool)>> {
-        let taken = self.pool.as_ref().and_then(|pool| pool.take(py, new));
+        let taken = self
+            .running
+            .pool
+            .as_ref()
+            .and_then(|pool| pool.take(py, new));
         taken
             .map(|taken| Ok((port::record(py, &taken.job)?, taken.start_another)))
             .transpose()
@@ -156,7 +201,7 @@ impl NativeWorker {
 
     /// The thread that `take` asked for could not be started.
     fn not_started(&self) {
-        if let Some(pool) = &self.pool {
+        if let Some(pool) = &self.running.pool {
             pool.not_started();
         }
     }
@@ -167,7 +212,7 @@ impl NativeWorker {
             returnvalue: returnvalue.to_vec(),
             watched,
         };
-        self.worker.finish(id, outcome)
+        self.running.worker.finish(id, outcome)
     }
 
     fn fail(
@@ -184,33 +229,32 @@ impl NativeWorker {
             unrecoverable,
             delay,
         };
-        self.worker.finish(id, outcome)
+        self.running.worker.finish(id, outcome)
     }
 
     fn wait(&self, id: String) {
-        self.worker.finish(id, JobOutcome::Wait);
+        self.running.worker.finish(id, JobOutcome::Wait);
     }
 
     /// Whether one more thread must be started for it.
     fn set_concurrency(&self, concurrency: usize) -> bool {
-        self.worker.set_concurrency(concurrency);
-        self.pool
+        self.running.worker.set_concurrency(concurrency);
+        self.running
+            .pool
             .as_ref()
             .is_some_and(|pool| pool.set_most(concurrency))
     }
 
     fn set_paused(&self, paused: bool) {
-        self.worker.set_paused(paused);
+        self.running.worker.set_paused(paused);
     }
 
     /// Ends it; `closed` is told through the port. With `force`, jobs that no thread has begun are handed back.
     fn close(&self, force: bool) {
-        if let Some(pool) = self.pool.as_ref().filter(|_| force) {
-            for job in pool.withdraw_all() {
-                self.worker.finish(job.id.clone(), JobOutcome::Wait);
-            }
+        if force {
+            self.running.hand_back();
         }
-        self.worker.close(force);
+        self.running.worker.close(force);
     }
 }
 

@@ -167,7 +167,9 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
     let hand_back = shared.is_forced();
     {
         let mut held = shared.held();
+        let mut given_up = shared.given_up();
         for record in jobs {
+            given_up.remove(&record.id);
             let record = Arc::new(record);
             let job = Held {
                 record: Arc::clone(&record),
@@ -298,6 +300,7 @@ pub(super) async fn recover(
             Some(batch) if for_good => {
                 for entry in batch {
                     shared.held().remove(&entry.id);
+                    shared.given_up().insert(entry.id.clone());
                     shared.sink.error(Error::Broken(format!(
                         "the outcome of job {} can't be written ({error}); when its lock runs out it is tried again",
                         entry.id
@@ -321,6 +324,9 @@ async fn adopt(shared: &Shared) -> Result<Vec<Entry>> {
         .arg(&shared.token)
         .number(shared.settings.lock_duration);
     for id in shared.held().keys() {
+        call.arg(id);
+    }
+    for id in shared.given_up().iter() {
         call.arg(id);
     }
     let adopted = items(shared.commands.call(&call).await?);

@@ -11,7 +11,7 @@ mod outcome;
 mod stalled_checker;
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -121,6 +121,9 @@ struct Shared {
     /// For what must not wait behind a long reply: locks and the stalled check.
     upkeep: Link,
     held: Mutex<HashMap<String, Held>>,
+    /// Jobs whose outcome can't be written: locked under our token, but not ours to run until their lock has run out and
+    /// they were fetched again.
+    given_up: Mutex<HashSet<String>>,
     concurrency: AtomicUsize,
     paused: AtomicBool,
     /// 0 running, 1 closing, 2 closing without waiting for processors.
@@ -133,6 +136,10 @@ struct Shared {
 impl Shared {
     fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_closing(&self) -> bool {
@@ -165,6 +172,7 @@ impl Worker {
             commands: Link::new(connection),
             upkeep: Link::new(connection),
             held: Mutex::default(),
+            given_up: Mutex::default(),
             concurrency: AtomicUsize::new(settings.concurrency),
             paused: AtomicBool::new(settings.paused),
             closing: watch::Sender::new(0),
