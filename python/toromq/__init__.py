@@ -1,6 +1,7 @@
 """BullMQ's queues for Python, with a Rust core."""
 
-from toromq import server as server  # first: its exit hook must run after the engine's
+from typing import Any
+
 from toromq._bridge import version as __version__
 from toromq._run import run
 from toromq._worker_base import RateLimit
@@ -41,3 +42,12 @@ __all__ = [
     "__version__",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "server":
+        # Half of what importing everything costs, and most programs bring their own Redis.
+        import importlib
+
+        return importlib.import_module("toromq.server")
+    raise AttributeError(f"module 'toromq' has no attribute {name!r}")

@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from toromq import _native
 
@@ -22,17 +22,44 @@ NativeWorker = _native.NativeWorker
 NativeByHand = _native.NativeByHand
 version: str = _native.version
 
+T = TypeVar("T")
 _tickets = itertools.count(1)
 _blocking = threading.local()
 _ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Port] = weakref.WeakKeyDictionary()
 
 # Before the interpreter waits for its threads: those of ours that only wait for more must go.
 threading._register_atexit(_native.end)  # type: ignore[attr-defined]
-# After that, when nobody can use the engine any more.
-atexit.register(_native.shutdown)
 
 
-def _forget_ports() -> None:
+def _shutdown() -> None:
+    _native.shutdown()
+    for callback in reversed(_after_shutdown):
+        callback()
+
+
+def after_shutdown(callback: Callable[[], None]) -> None:
+    """Call this at the interpreter's exit, when the engine has written its last; the newest first."""
+    _after_shutdown.append(callback)
+
+
+_after_shutdown: list[Callable[[], None]] = []
+# After the interpreter has waited for its threads, when nobody can use the engine any more.
+atexit.register(_shutdown)
+
+# Held while something of the engine is made, and during a fork: what is made at the first use is made without the
+# interpreter's lock, and a child that was forked in the middle would wait for the end of it for ever.
+_making = threading.RLock()
+
+
+def make(kind: Callable[..., T], *arguments: Any) -> T:
+    """Make an object of the engine."""
+    with _making:
+        return kind(*arguments)
+
+
+
+def _after_fork() -> None:
+    _making.release()
     _ports.clear()
     global _blocking
     _blocking = threading.local()
@@ -40,7 +67,7 @@ def _forget_ports() -> None:
 
 # A forked child has none of the engine's threads and none of the parent's event loops.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_ports)
+    os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_after_fork)
 
 
 class Port:
@@ -48,7 +75,7 @@ class Port:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch for answers on `loop`."""
-        self._port = _native.Port()
+        self._port = make(_native.Port)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._receivers: dict[int, Callable[[Any], None]] = {}
         loop.add_reader(self._port.fileno(), self._drain)
@@ -110,7 +137,7 @@ class BlockingPort:
 
     def __init__(self) -> None:
         """For the calling thread."""
-        self._port = _native.Port(blocking=True)
+        self._port = make(_native.Port, True)
 
     def call(self, operation: Callable[..., None], *arguments: Any) -> Any:
         """Start an operation of the engine and wait for its answer, without the interpreter's lock."""
@@ -127,7 +154,7 @@ class BlockingPort:
 
     def attach(self, receiver: Callable[[Any], None], start: Callable[[Any, int], Any]) -> tuple[int, Any]:
         """Start something that keeps sending, to a thread of its own; give its ticket and what `start` returned."""
-        port = _native.Port(blocking=True)
+        port = make(_native.Port, True)
         port.ends_with_the_program()
         ticket = next(_tickets)
         started = start(port, ticket)

@@ -218,8 +218,8 @@ class WorkerBase(Generic[DataT, ResultT]):
         self._context = contextvars.copy_context()
         self._ticket, native = port.attach(
             self._receive,
-            lambda native_port, ticket: _bridge.NativeWorker(
-                native_port, ticket, connection, self._prefix, self.queue_name, self._options, threads
+            lambda *receiver: _bridge.make(
+                _bridge.NativeWorker, *receiver, connection, self._prefix, self.queue_name, self._options, threads
             ),
         )
         self._native = native
@@ -231,7 +231,9 @@ class WorkerBase(Generic[DataT, ResultT]):
             raise ConfigurationError(f"token: got {token!r}; allowed is a text that is not empty and not '0'")
         if self._hand is None:
             connection = self._connection._native()
-            self._hand = _bridge.NativeByHand(connection, self._prefix, self.queue_name, self._options)
+            self._hand = _bridge.make(
+                _bridge.NativeByHand, connection, self._prefix, self.queue_name, self._options
+            )
         return self._hand
 
     def pause(self) -> None:

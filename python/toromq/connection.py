@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
 
-from toromq import server
-from toromq._bridge import NativeConnection
+from toromq._bridge import NativeConnection, make
 from toromq.errors import ConfigurationError
 from toromq.options import check_client_name, flag, milliseconds, refuse_unknown, whole, with_hints
 
@@ -133,10 +132,12 @@ class Connection:
         # A forked child must not use its parent's socket.
         if self._made is None or self._made[0] != pid:
             if self._embedded is not None:
+                from toromq import server  # Only those who use it pay for the import.
+
                 joined = server.connect(self._embedded)
                 server.watch(joined)
                 self._options["path"] = joined.socket_path
-            self._made = (pid, NativeConnection(self._options))
+            self._made = (pid, make(NativeConnection, self._options))
         return self._made[1]
 
 

@@ -6,8 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Unpack
 
-from toromq import _bridge
-from toromq._bridge import port, to_json
+from toromq._bridge import NativeQueue, make, port, to_json, version
 from toromq._job_fields import DataT, ResultT
 from toromq.connection import Connection, connection_of
 from toromq.errors import ConfigurationError
@@ -65,16 +64,16 @@ class Queue(Generic[DataT, ResultT]):
         self._connection = connection_of(connection)
         self._owns_connection = self._connection is not connection
         self._max_events = None if max_len_events is None else whole("max_len_events", max_len_events, 0)
-        self._made: tuple[int, _bridge.NativeQueue] | None = None
+        self._made: tuple[int, NativeQueue] | None = None
         self._on_progress: Callable[[Job[Any, Any], Any], None] | None = None
 
-    def _native(self) -> _bridge.NativeQueue:
+    def _native(self) -> NativeQueue:
         pid = os.getpid()
         # A forked child must not use its parent's connection.
         if self._made is None or self._made[0] != pid:
             connection = self._connection._native()
-            writer = f"toromq:{_bridge.version}"
-            made = _bridge.NativeQueue(connection, self.prefix, self.name, writer, self._max_events)
+            writer = f"toromq:{version}"
+            made = make(NativeQueue, connection, self.prefix, self.name, writer, self._max_events)
             self._made = (pid, made)
         return self._made[1]
 

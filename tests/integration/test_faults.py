@@ -266,7 +266,6 @@ class TestSuspendedServer:
         box.unpause()
         await queue.add("n")
 
-    @pytest.mark.xfail(strict=True, reason="each caller tries to connect by itself, one after the other")
     async def test_many_callers_give_up_together(self, box: RedisBox) -> None:
         connection = Connection(box.url, command_timeout=200, connect_timeout=200)
         queue: Queue[Any, Any] = Queue("jobs", connection=connection, prefix=_PREFIX)
@@ -279,7 +278,6 @@ class TestSuspendedServer:
             found = await asyncio.gather(*(queue.get_job_counts() for _ in range(50)), return_exceptions=True)
         assert {type(error) for error in found} == {RedisConnectionError}
 
-    @pytest.mark.xfail(strict=True, reason="connecting takes its connect_timeout whatever the command_timeout")
     async def test_an_operation_that_must_connect_gives_up_within_its_time(self, box: RedisBox) -> None:
         connection = Connection(box.url, command_timeout=200, connect_timeout=20_000)
         queue: Queue[Any, Any] = Queue("jobs", connection=connection, prefix=_PREFIX)
@@ -430,7 +428,6 @@ class TestReplica:
             job = await queue.add("n")
             await aeventually(lambda: job.id in _completed(client))
 
-    @pytest.mark.xfail(strict=True, reason="the last answer is raised, and that an earlier one was lost is forgotten")
     async def test_an_add_whose_reply_was_lost_is_not_said_to_be_refused(self, box: RedisBox) -> None:
         client = box.client()
         connection = Connection(box.url, command_timeout=1000, client_name="producer")
@@ -497,9 +494,6 @@ class TestFullServer:
         assert (crew.runs[str(job.id)], crew.lost) == (1, [])
 
 
-_ADOPTED = "the worker adopts the job whose outcome it gave up, and runs it again at once and for ever"
-
-
 class TestOutcomeThatCannotBeWritten:
     """A key of the wrong type, on which the script that finishes the job fails each time."""
 
@@ -510,9 +504,7 @@ class TestOutcomeThatCannotBeWritten:
 
         return Crew(break_first)
 
-    @pytest.mark.parametrize(
-        "concurrency", [pytest.param(1, marks=pytest.mark.xfail(strict=True, reason=_ADOPTED)), 10]
-    )
+    @pytest.mark.parametrize("concurrency", [1, 10])
     async def test_it_does_not_hold_up_other_jobs(self, box: RedisBox, concurrency: int) -> None:
         crew = self._crew(box.client())
         queue: Queue[Any, Any] = Queue("jobs", connection=box.url, prefix=_PREFIX)
@@ -526,7 +518,6 @@ class TestOutcomeThatCannotBeWritten:
             late = await queue.add("n", {"n": 1000})
             await aeventually(lambda: late.id in _completed(box.client()))
 
-    @pytest.mark.xfail(strict=True, reason=_ADOPTED)
     async def test_it_is_not_run_again_while_its_lock_lives(self, box: RedisBox) -> None:
         crew = self._crew(box.client())
         queue: Queue[Any, Any] = Queue("jobs", connection=box.url, prefix=_PREFIX)
@@ -538,7 +529,6 @@ class TestOutcomeThatCannotBeWritten:
                 await aeventually(lambda: job.id in _completed(box.client()))  # noqa: B023 - awaited at once
             assert crew.runs[str(broken.id)] == 1
 
-    @pytest.mark.xfail(strict=True, reason=_ADOPTED)
     async def test_it_ends_as_failed_when_it_has_stalled_too_often(self, box: RedisBox) -> None:
         crew = self._crew(box.client())
         queue: Queue[Any, Any] = Queue("jobs", connection=box.url, prefix=_PREFIX)

@@ -136,9 +136,6 @@ class TestExit:
         assert done.stderr.count("Traceback") == 1
         assert _ids(redis, prefix, "wait") == {done.stdout.strip()}
 
-    @pytest.mark.xfail(
-        strict=True, reason="the engine ends before the interpreter waits for its threads, so what they wait for fails"
-    )
     def test_a_thread_that_the_interpreter_waits_for_finishes_its_add(self, prefix: str) -> None:
         with RedisBox() as box:
             # The reply can't come before the main thread has ended.
@@ -249,7 +246,6 @@ class TestFork:
         tokens = _fork(redisbox, prefix, shape).split()
         assert len(set(tokens)) == 5
 
-    @pytest.mark.xfail(strict=True, reason="close waits in the child for an end that only the parent is told of")
     @pytest.mark.parametrize(
         "shape", ["child_leaves_the_with_block_of_a_worker", "child_closes_the_workers_of_its_parent"]
     )
@@ -258,10 +254,6 @@ class TestFork:
     ) -> None:
         _fork(redisbox, prefix, shape)
 
-    @pytest.mark.xfail(
-        strict=False,
-        reason="what is made once in the engine is made without the interpreter's lock, and a fork can fall into that",
-    )
     def test_children_forked_during_the_first_use_of_another_thread_add(
         self, redisbox: RedisBox, redis: redis_package.Redis, prefix: str
     ) -> None:
@@ -274,13 +266,7 @@ class TestFork:
         "shape",
         [
             "while_busy",
-            pytest.param(
-                "while_busy_with_an_exit",
-                marks=pytest.mark.xfail(
-                    strict=False,
-                    reason="the exit of a child takes locks of the parent's engine, which are held now and then",
-                ),
-            ),
+            "while_busy_with_an_exit",
         ],
     )
     def test_two_hundred_children_of_a_busy_parent_add_one_job_each(

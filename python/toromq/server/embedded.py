@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import signal
 import time
 from typing import TYPE_CHECKING, Final, Self
 
+from toromq._bridge import after_shutdown
 from toromq.errors import ConfigurationError, ToroError
 from toromq.server.files import (
     PID_FILE,
@@ -227,5 +227,5 @@ def release_all() -> None:
         state.lock.release()
 
 
-# Hooks run last in, first out: registered at import, this one runs after those of queues and workers.
-atexit.register(release_all)
+# Workers write their last before their server goes.
+after_shutdown(release_all)

@@ -6,7 +6,6 @@ was asked to stop has removed its socket by then, and is left alone.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import socket
@@ -14,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from toromq._bridge import after_shutdown
 from toromq.errors import ToroError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _RETRY: Final = 1.0
 log = logging.getLogger("toromq")
 _watched: set[tuple[int, Membership]] = set()
 _ending = threading.Event()
-# Registered after the hook that leaves the servers, so it runs before: no end is mistaken for a death by then.
-atexit.register(_ending.set)
+# The newest first: before the servers are left, so that no end is mistaken for a death.
+after_shutdown(_ending.set)
 
 
 def watch(server: EmbeddedServer) -> None:

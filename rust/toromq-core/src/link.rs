@@ -22,6 +22,19 @@ const PASSING: &[&str] = &[
     "UNBLOCKED",
 ];
 
+/// What helps against a refusal.
+const CURES: &[(&str, &str)] = &[
+    (
+        "OOM",
+        "give the server more memory, or let it keep fewer finished jobs (remove_on_complete, remove_on_fail)",
+    ),
+    ("READONLY", "this is a replica; connect to the master"),
+    (
+        "MISCONF",
+        "the server can't write to its disk; its log says why",
+    ),
+];
+
 /// A script call: which script, on which queue, with what.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -267,7 +280,12 @@ impl Link {
                 outcome: Outcome::Unknown,
             };
         }
-        let message = error.to_string();
+        let mut message = error.to_string();
+        for (word, advice) in CURES {
+            if message.contains(word) {
+                message = format!("{message}; {advice} ({})", self.settings.endpoint);
+            }
+        }
         let moved = matches!(
             error.kind(),
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)

@@ -14,6 +14,22 @@ import_exception!(toromq.errors, RedisConnectionError);
 import_exception!(toromq.errors, ScriptError);
 import_exception!(toromq.errors, ToroError);
 
+/// Imports all of them now, so that no thread is in the middle of it when the process forks.
+pub(crate) fn import(py: Python<'_>) {
+    let _ = (
+        py.get_type::<ConfigurationError>(),
+        py.get_type::<FailedChildrenError>(),
+        py.get_type::<JobNotFoundError>(),
+        py.get_type::<JobNotInStateError>(),
+        py.get_type::<LockMismatchError>(),
+        py.get_type::<LockMissingError>(),
+        py.get_type::<PendingChildrenError>(),
+        py.get_type::<RedisConnectionError>(),
+        py.get_type::<ScriptError>(),
+        py.get_type::<ToroError>(),
+    );
+}
+
 pub(crate) fn to_python(error: &Error) -> PyErr {
     let message = error.to_string();
     match error {
