@@ -1,4 +1,4 @@
-"""Read Python's standard library, one job per file, on every core.
+"""Read Python's standard library and what is installed beside it, one job per file, on every core.
 
     python examples/read_the_library.py
 
@@ -44,18 +44,18 @@ SPAWN = multiprocessing.get_context("spawn")
 LIVE = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def read_from_drive(folder: Path, path: str, attempts_made: int) -> bytes:
+def read_from_drive(folder: str, path: str, attempts_made: int) -> bytes:
     """A file's content, from a network drive that is shaky on purpose."""
     if attempts_made == 0 and zlib.crc32(path.encode()) % FAULTS == 0:
         raise TimeoutError("the drive did not answer")
-    return (folder / path).read_bytes()
+    return Path(folder, path).read_bytes()
 
 
-def read_file(folder: Path, job: Job[Any, Any]) -> dict[str, int]:
+def read_file(job: Job[Any, Any]) -> dict[str, int]:
     """The processor: parse a file and count what is in it. What it returns is the job's result."""
     if job.name == "sweep":
         return {}
-    source = read_from_drive(folder, job.data["path"], job.attempts_made)
+    source = read_from_drive(**job.data, attempts_made=job.attempts_made)
     try:
         nodes = Counter(type(node) for node in ast.walk(ast.parse(source, job.data["path"])))
         tokens = Counter(token.type for token in tokenize.tokenize(io.BytesIO(source).readline))
@@ -70,12 +70,12 @@ def read_file(folder: Path, job: Job[Any, Any]) -> dict[str, int]:
     }
 
 
-def work(queue_name: str, name: str, folder: Path, where: dict[str, Any], retries: Any, end: Any) -> None:
+def work(queue_name: str, name: str, where: dict[str, Any], retries: Any, end: Any) -> None:
     """What each worker process does until the demo closes its side of the pipe `end`, or dies."""
     warnings.simplefilter("ignore")  # the library's tests hold code that the parser warns of
     # Two at once: one is parsed while the other is fetched, or its result is on its way.
     options: dict[str, Any] = {"name": name, "concurrency": 2, "lock_duration": 5000, "stalled_interval": 5000}
-    worker: Worker[Any, Any] = Worker(queue_name, lambda job: read_file(folder, job), **options, **where)
+    worker: Worker[Any, Any] = Worker(queue_name, read_file, **options, **where)
 
     def count(_: Job[Any, Any], error: BaseException) -> None:
         if not isinstance(error, UnrecoverableError):
@@ -112,48 +112,55 @@ def watch(queue: Queue[Any, Any], total: int, workers: list[Any], retries: Any) 
             sys.exit("every worker process ended before the work did")
 
 
-def report(files: list[str], completed: list[Job[Any, Any]], failed: list[Job[Any, Any]]) -> bool:
+def report(files: list[tuple[str, str]], completed: list[Job[Any, Any]], failed: list[Job[Any, Any]]) -> bool:
     """Print the results; tell whether every file is accounted for, once."""
     ended = completed + failed
-    results = {job.data["path"]: job.returnvalue or {} for job in completed}
+    results = [(job.data["path"], job.returnvalue or {}) for job in completed]
     seconds = (max(job.finished_on or 0 for job in ended) - min(job.timestamp for job in ended)) / 1000
     rows: list[tuple[str, float]] = [("parsed", len(completed)), ("failed", len(failed))]
     rows += [("retries", sum(job.attempts_made - 1 for job in ended))]
-    rows += [(what, sum(result[what] for result in results.values())) for what in COUNTED]
+    rows += [(what, sum(result[what] for _, result in results)) for what in COUNTED]
     rows += [("seconds", round(seconds, 1)), ("jobs/s", round(len(ended) / max(seconds, 0.001)))]
     rows += sorted(Counter(str(job.processed_by) for job in ended).items())
     print("\nResults", *(f"  {what:10}{figure:>10,}" for what, figure in rows), sep="\n")
     print("\nThe longest files, in lines")
-    for path in sorted(results, key=lambda path: -results[path]["lines"])[:5]:
-        print(f"  {results[path]['lines']:>10,}  {path}")
+    for path, result in sorted(results, key=lambda row: -row[1]["lines"])[:5]:
+        print(f"  {result['lines']:>10,}  {path}")
     print("\nWhat failed, and why" if failed else "\nNothing failed")
     for job in sorted(failed, key=lambda job: str(job.data["path"])):
         print(f"  {job.data['path']}: {job.failed_reason}")
-    whole = Counter(job.data["path"] for job in ended) == Counter(files) and all(job.failed_reason for job in failed)
+    once = Counter((job.data["folder"], job.data["path"]) for job in ended) == Counter(files)
+    whole = once and all(job.failed_reason for job in failed)
     print(f"\n{len(completed)} parsed + {len(failed)} failed", "=" if whole else "!=", f"{len(files)} files, each once")
     return whole
 
 
 def demo(args: argparse.Namespace) -> int:
     """Add a job for every file, watch, report."""
-    found = (path for path in args.folder.rglob("*.py") if "site-packages" not in path.relative_to(args.folder).parts)
-    sizes = {path.relative_to(args.folder).as_posix(): path.stat().st_size for path in found if path.is_file()}
+    folders = [args.folder] if args.folder else [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
+    sizes = {
+        (str(folder), path.relative_to(folder).as_posix()): path.stat().st_size
+        for folder in folders
+        for path in folder.rglob("*.py")
+        if "site-packages" not in path.relative_to(folder).parts and path.is_file()
+    }
     files = sorted(sizes)[: args.limit]
     if not files:
-        sys.exit(f"no .py files in {args.folder}")
+        sys.exit(f"no .py files in {', '.join(map(str, folders))}")
     # A queue of its own for every run, so that what an interrupted run left behind is not counted here.
     name = f"library-{time.time_ns()}"
-    print(f"{len(files)} files of {args.folder}\nqueue {name} at {args.connection}, {args.workers} worker processes")
+    print(f"{len(files)} files of {' and '.join(map(str, folders))}")
+    print(f"queue {name} at {args.connection}, {args.workers} worker processes")
     print(f"The drive is shaky on purpose: 1 file in {FAULTS} times out once and is tried again.", flush=True)
     where = {"connection": args.connection, "prefix": args.prefix}
     retry: JobOptions = {"attempts": 3, "backoff": Backoff.exponential(500)}
     with Queue[Any, Any](name, default_job_options=retry, max_len_events=1000, **where) as queue:
         queue.add_bulk(
-            ("read", {"path": path, "size": sizes[path]}, {"priority": 1} if sizes[path] > LARGE else {})
-            for path in files
+            ("read", {"folder": file[0], "path": file[1]}, {"priority": 1} if sizes[file] > LARGE else {})
+            for file in files
         )
         retries, (theirs, ours) = SPAWN.Value("i", 0), SPAWN.Pipe(duplex=False)
-        given = [(name, f"reader-{n + 1}", args.folder, where, retries, theirs) for n in range(args.workers)]
+        given = [(name, f"reader-{n + 1}", where, retries, theirs) for n in range(args.workers)]
         workers = [SPAWN.Process(target=work, args=each) for each in given]
         # Ctrl-C reaches the children as well. They ignore it, as their parent does here: it will tell them to end.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -178,10 +185,10 @@ def demo(args: argparse.Namespace) -> int:
 
 def main() -> int:
     """Run the demo."""
-    parser = argparse.ArgumentParser(description="Read Python's standard library, one job per file, on every core.")
+    parser = argparse.ArgumentParser(description="Read Python's library, one job per file, on every core.")
     parser.add_argument("--connection", default="embedded:.toromq", help="default: %(default)s")
     parser.add_argument("--prefix", default="demo", help="what the keys begin with; default: %(default)s")
-    parser.add_argument("--folder", type=Path, default=Path(sysconfig.get_path("stdlib")), help="whose .py files")
+    parser.add_argument("--folder", type=Path, help="whose .py files; default: the library's and installed packages'")
     parser.add_argument("--limit", type=int, help="so many files at most")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="processes; default: %(default)s")
     try:

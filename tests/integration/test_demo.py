@@ -300,7 +300,7 @@ def test_only_a_whole_account_is_a_success(
 ) -> None:
     def job(path: str, reason: str | None) -> SimpleNamespace:
         return SimpleNamespace(
-            data={"path": path},
+            data={"folder": "", "path": path},
             returnvalue=dict.fromkeys(demo.COUNTED, 1),
             failed_reason=reason,
             attempts_made=1,
@@ -310,4 +310,4 @@ def test_only_a_whole_account_is_a_success(
         )
 
     jobs = [job(path, None) for path in completed], [job(path, reason) for path, reason in failed]
-    assert demo.report(["a.py", "b.py"], *jobs) is whole
+    assert demo.report([("", "a.py"), ("", "b.py")], *jobs) is whole
