@@ -26,7 +26,7 @@ lint: $(BIN)/.ready ## check formats, lints, types, and what is generated
 	test -z "$$(cargo tree -p toromq-core -i pyo3 2>/dev/null)"
 	$(BIN)/python tools/make_sync.py --check
 	$(BIN)/ruff check .
-	$(BIN)/mypy python/toromq
+	$(BIN)/mypy python/toromq examples tools
 
 test: build ## run every test
 	cargo test --workspace --quiet
