@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar, cast
@@ -39,6 +40,8 @@ EVENTS: Final = frozenset(
         "closed", "error", "lock_lost",
     )
 )  # fmt: skip
+# Seconds for which the same error is logged once.
+_LOG_PAUSE: Final = 10.0
 _BUILT_IN_BACKOFFS: Final = frozenset(("fixed", "exponential"))
 Listener = Callable[..., Any]
 ListenerT = TypeVar("ListenerT", bound=Listener)
@@ -133,6 +136,7 @@ class WorkerBase(Generic[DataT, ResultT]):
         self._results: dict[str, tuple[JobFields[Any, Any], Any]] = {}
         self._errors: dict[str, BaseException] = {}
         self._inside = threading.local()
+        self._logged: dict[str, float] = {}
         self._context = contextvars.copy_context()
         self._is_closed = False
         self._pid = 0
@@ -185,7 +189,7 @@ class WorkerBase(Generic[DataT, ResultT]):
         listeners = self._listeners.get(event)
         if not listeners:
             if event == "error":
-                log.error("worker of %s: %s", self.queue_name, arguments[0])
+                self._log_error(str(arguments[0]))
             return []
         answers = []
         for listener in list(listeners):
@@ -194,6 +198,14 @@ class WorkerBase(Generic[DataT, ResultT]):
             except Exception:
                 log.exception("a listener for %s of worker of %s raised", event, self.queue_name)
         return answers
+
+    def _log_error(self, message: str) -> None:
+        now = time.monotonic()
+        # While Redis is away every try fails with the same words.
+        if now - self._logged.get(message, -_LOG_PAUSE) >= _LOG_PAUSE:
+            self._logged = {known: when for known, when in self._logged.items() if now - when < _LOG_PAUSE}
+            self._logged[message] = now
+            log.error("worker of %s: %s", self.queue_name, message)
 
     def _check_start(self) -> None:
         if self._native is not None or self._is_closed:

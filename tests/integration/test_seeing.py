@@ -15,7 +15,7 @@ import pytest
 
 import toromq.sync
 from tests.support.eventually import aeventually
-from toromq import ConfigurationError, JobNotFoundError, Queue, Worker
+from toromq import ConfigurationError, JobNotFoundError, Queue, ToroError, Worker
 
 if TYPE_CHECKING:
     import redis as redispy
@@ -389,3 +389,17 @@ async def test_an_async_listener_can_close_its_worker(place: Place) -> None:
     assert inspect.iscoroutinefunction(completed)
     await asyncio.wait_for(worker.run(), 20)
     assert await job.get_state() == "completed"
+
+
+@_both_faces
+def test_the_same_error_is_logged_once_in_a_while(
+    redisbox: RedisBox, face: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("toromq._worker_base.time.monotonic", lambda: now)
+    worker = face.Worker("q", connection=redisbox.url)
+    for error in ("away", "away", "refused", "away"):
+        worker._tell("error", ToroError(error))
+    now += 10
+    worker._tell("error", ToroError("away"))
+    assert [record.message.split(": ")[1] for record in caplog.records] == ["away", "refused", "away"]
