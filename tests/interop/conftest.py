@@ -1,4 +1,6 @@
-"""Two implementations on one queue. Every test gets them in all directions, Node against Node among them.
+"""Three implementations on one queue: Node BullMQ, and our async and our blocking face.
+
+Every test gets each of ours with Node in both directions, and Node against Node.
 
 That last pair is the control: it proves of every expectation in this folder that the reference itself meets it.
 """
@@ -14,7 +16,9 @@ import pytest
 import pytest_asyncio
 
 from tests.interop.keys import QueueKeys
-from tests.interop.sides import NodeSide, OurSide, Side
+from tests.interop.node_side import NodeSide
+from tests.interop.our_sides import OurBlockingSide, OurSide
+from tests.interop.sides import Side
 from tests.support.node_peer import NodePeer, report_not_run, require_node
 
 if TYPE_CHECKING:
@@ -80,22 +84,37 @@ async def node(peer: NodePeer, redisbox: RedisBox, prefix: str, queue_name: str)
 
 
 @pytest_asyncio.fixture
-async def ours(redisbox: RedisBox, prefix: str, queue_name: str) -> AsyncIterator[OurSide]:
-    """The queue through our package."""
-    side = await OurSide(redisbox.unix_url, prefix, queue_name).start()
+async def toromq(redisbox: RedisBox, prefix: str, queue_name: str) -> AsyncIterator[OurSide]:
+    """The queue through our async face."""
+    side = OurSide(redisbox.unix_url, prefix, queue_name)
     yield side
     await side.close()
 
 
-@pytest.fixture(params=["toromq", "node"])
-def side(request: pytest.FixtureRequest, node: NodeSide) -> Side:
-    """Each implementation alone. Node is there in any case, to look at what the other did."""
-    chosen: Side = node if request.param == "node" else request.getfixturevalue("ours")
+@pytest_asyncio.fixture
+async def sync(redisbox: RedisBox, prefix: str, queue_name: str) -> AsyncIterator[OurBlockingSide]:
+    """The queue through our blocking face."""
+    side = OurBlockingSide(redisbox.unix_url, prefix, queue_name)
+    yield side
+    await side.close()
+
+
+@pytest.fixture(params=["toromq", "sync"])
+def ours(request: pytest.FixtureRequest) -> OurSide:
+    """Each of our faces alone, where only they promise something."""
+    chosen: OurSide = request.getfixturevalue(request.param)
     return chosen
 
 
-@pytest.fixture(params=["toromq-node", "node-toromq", "node-node", "toromq-toromq"])
+@pytest.fixture(params=["toromq", "sync", "node"])
+def side(request: pytest.FixtureRequest, node: NodeSide) -> Side:
+    """Each implementation alone. Node is there in any case, to look at what the other did."""
+    chosen: Side = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture(params=["toromq-node", "node-toromq", "sync-node", "node-sync", "node-node", "toromq-toromq"])
 def pair(request: pytest.FixtureRequest, node: NodeSide, keys: QueueKeys) -> Pair:
     """Two sides in every direction; Node is there in any case, to look at what the others did."""
-    first, second = (node if name == "node" else request.getfixturevalue("ours") for name in request.param.split("-"))
+    first, second = (request.getfixturevalue(name) for name in request.param.split("-"))
     return Pair(first, second, keys)

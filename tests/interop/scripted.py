@@ -1,27 +1,33 @@
-"""The scripted processors of the Node peer once more, for our worker: the same names do the same things."""
+"""The scripted processors of the Node peer once more, for our workers: the same names do the same things.
+
+Each is written once, as a coroutine. :func:`run_blocking` runs it in a thread, where nothing it awaits has to wait.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
+import threading
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from toromq import Job
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, InvalidStateError
+from typing import Any
 
 Script = dict[str, Any]
 
 
 class Gates:
-    """One future per job; it may be opened before the processor has reached it."""
+    """One future per job; it may be opened before the processor has reached it, and from any thread."""
 
     def __init__(self) -> None:
-        self._futures: dict[str, asyncio.Future[Any]] = defaultdict(lambda: asyncio.get_running_loop().create_future())
+        self._guard = threading.Lock()
+        self._futures: dict[str, Future[Any]] = defaultdict(Future)
 
     def open(self, job_id: str, value: Any, error: str | None) -> None:
         """Lets the job's ``gate`` processor return the value, or raise."""
-        future = self._futures[job_id]
+        with self._guard:
+            future = self._futures[job_id]
         if error is None:
             future.set_result(value)
         else:
@@ -29,87 +35,136 @@ class Gates:
 
     async def passed(self, job_id: str) -> Any:
         """Waits until the job's gate is open."""
+        with self._guard:
+            future = self._futures[job_id]
         try:
-            # Shielded: a cancelled processor must not cancel what a later attempt waits for.
-            return await asyncio.shield(self._futures[job_id])
+            return await self._result(future)
         finally:
-            if self._futures[job_id].done():
-                del self._futures[job_id]
+            if future.done():
+                with self._guard:
+                    self._futures.pop(job_id, None)
+
+    async def _result(self, future: Future[Any]) -> Any:
+        # Shielded: a cancelled processor must not cancel what a later attempt waits for.
+        return await asyncio.shield(asyncio.wrap_future(future))
 
 
-async def run_script(script: Script, job: Job[Any, Any], gates: Gates) -> Any:
-    """Runs the scripted processor ``script["name"]`` on a job."""
+class BlockingGates(Gates):
+    """Gates that hold a thread, not a task."""
+
+    def give_up(self) -> None:
+        """Fails every processor that waits now or later: a thread can't be cancelled, and must not outlive its test."""
+        with self._guard:
+            self._futures, waiting = defaultdict(_abandoned), list(self._futures.values())
+        for future in waiting:
+            # Else it was opened before.
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(_nobody())
+
+    async def _result(self, future: Future[Any]) -> Any:
+        return future.result()
+
+
+def _abandoned() -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(_nobody())
+    return future
+
+
+def _nobody() -> RuntimeError:
+    return RuntimeError("nobody opens this gate any more")
+
+
+async def run_script(script: Script, job: Any, gates: Gates) -> Any:
+    """Runs the scripted processor ``script["name"]`` on a job of either face."""
     return await _PROCESSORS[script["name"]](job, script, gates)
 
 
-def _setting(job: Job[Any, Any], script: Script, name: str, default: Any = None) -> Any:
+def run_blocking(script: Script, job: Any, gates: BlockingGates) -> Any:
+    """The same without an event loop: all that a script does to a blocking job is done when the call returns."""
+    steps = run_script(script, job, gates)
+    try:
+        steps.send(None)
+    except StopIteration as end:
+        return end.value
+    steps.close()
+    raise AssertionError(f"the script {script['name']} waits for an event loop")
+
+
+async def _done(answer: Any) -> Any:
+    # A coroutine from an async job; from a blocking one, what it gave.
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def _setting(job: Any, script: Script, name: str, default: Any = None) -> Any:
     # What a job's data says wins over what the worker was started with.
     if isinstance(job.data, dict) and name in job.data:
         return job.data[name]
     return script.get(name, default)
 
 
-async def _echo(job: Job[Any, Any], script: Script, gates: Gates) -> Any:
+async def _echo(job: Any, script: Script, gates: Gates) -> Any:
     return job.data
 
 
-async def _value(job: Job[Any, Any], script: Script, gates: Gates) -> Any:
+async def _value(job: Any, script: Script, gates: Gates) -> Any:
     return _setting(job, script, "value")
 
 
-async def _undefined(job: Job[Any, Any], script: Script, gates: Gates) -> None:
+async def _undefined(job: Any, script: Script, gates: Gates) -> None:
     return None
 
 
-async def _fail(job: Job[Any, Any], script: Script, gates: Gates) -> None:
+async def _fail(job: Any, script: Script, gates: Gates) -> None:
     raise RuntimeError(_setting(job, script, "message", "scripted failure"))
 
 
-async def _fail_times(job: Job[Any, Any], script: Script, gates: Gates) -> Any:
+async def _fail_times(job: Any, script: Script, gates: Gates) -> Any:
     attempt = job.attempts_made + 1
     if attempt <= _setting(job, script, "times", 1):
         raise RuntimeError(f"failure {attempt}")
     return _setting(job, script, "value")
 
 
-async def _unrecoverable(job: Job[Any, Any], script: Script, gates: Gates) -> None:
+async def _unrecoverable(job: Any, script: Script, gates: Gates) -> None:
     from toromq import UnrecoverableError
 
     raise UnrecoverableError(_setting(job, script, "message", "scripted unrecoverable failure"))
 
 
-async def _progress(job: Job[Any, Any], script: Script, gates: Gates) -> Any:
+async def _progress(job: Any, script: Script, gates: Gates) -> Any:
     for value in _setting(job, script, "progress", []):
-        await job.update_progress(value)
+        await _done(job.update_progress(value))
     return _setting(job, script, "value")
 
 
-async def _log(job: Job[Any, Any], script: Script, gates: Gates) -> list[int]:
-    return [await job.log(row) for row in _setting(job, script, "rows", [])]
+async def _log(job: Any, script: Script, gates: Gates) -> list[int]:
+    return [await _done(job.log(row)) for row in _setting(job, script, "rows", [])]
 
 
-async def _update_data(job: Job[Any, Any], script: Script, gates: Gates) -> Any:
+async def _update_data(job: Any, script: Script, gates: Gates) -> Any:
     following, fail = _setting(job, script, "next"), _setting(job, script, "fail", False)
     if job.attempts_made == 0:
-        await job.update_data(following)
+        await _done(job.update_data(following))
         if fail:
             raise RuntimeError("data updated, try again")
     return job.data
 
 
-async def _gate(job: Job[Any, Any], script: Script, gates: Gates) -> Any:
+async def _gate(job: Any, script: Script, gates: Gates) -> Any:
     return await gates.passed(job.id)
 
 
-async def _block_forever(job: Job[Any, Any], script: Script, gates: Gates) -> None:
-    await asyncio.Event().wait()
+async def _block_forever(job: Any, script: Script, gates: Gates) -> None:
+    # Tests open gates, but never that of this script.
+    await gates.passed(job.id)
 
 
-async def _by_name(job: Job[Any, Any], script: Script, gates: Gates) -> Any:
+async def _by_name(job: Any, script: Script, gates: Gates) -> Any:
     return await run_script({**script, "name": job.name}, job, gates)
 
 
-_PROCESSORS: dict[str, Callable[[Any, Script, Gates], Awaitable[Any]]] = {
+_PROCESSORS: dict[str, Callable[[Any, Script, Gates], Coroutine[Any, Any, Any]]] = {
     "echo": _echo,
     "value": _value,
     "undefined": _undefined,

@@ -12,7 +12,8 @@ from tests.interop.sides import MISSING
 if TYPE_CHECKING:
     from tests.interop.conftest import Pair
     from tests.interop.keys import QueueKeys
-    from tests.interop.sides import NodeSide, Side
+    from tests.interop.node_side import NodeSide
+    from tests.interop.sides import Side
 
 pytestmark = pytest.mark.asyncio
 

@@ -11,7 +11,8 @@ from tests.interop.sides import RefusedError
 if TYPE_CHECKING:
     from tests.interop.conftest import Pair
     from tests.interop.keys import QueueKeys
-    from tests.interop.sides import OurSide, Side
+    from tests.interop.our_sides import OurSide
+    from tests.interop.sides import Side
 
 pytestmark = pytest.mark.asyncio
 
@@ -62,10 +63,24 @@ async def test_a_completed_job_still_owns_its_id(pair: Pair) -> None:
     assert pair.keys.names("once")[-2:] == ["completed", "duplicated"]
 
 
-@pytest.mark.parametrize("job_id", ["5", "-5", "0", "0:x", "a:b", "a:b:c:d"])
+@pytest.mark.parametrize("job_id", ["5", "-5", "0", "0:x", "0:a:b", "a:b", "a:b:c:d"])
 async def test_an_id_against_the_rules_is_refused(side: Side, keys: QueueKeys, job_id: str) -> None:
     with pytest.raises(RefusedError):
         await side.add("n", {}, job_id=job_id)
+    assert keys.list("wait") == []
+
+
+@pytest.mark.parametrize("job_id", ["5", "-5", "0", "0:x", "a:b", "a:b:c:d"])
+async def test_a_bulk_with_an_id_against_the_rules_is_refused_whole(side: Side, keys: QueueKeys, job_id: str) -> None:
+    with pytest.raises(RefusedError):
+        await side.add_bulk([("n", {}, {}), ("n", {}, {"job_id": job_id}), ("n", {}, {"job_id": "fine"})])
+    assert keys.list("wait") == []
+    assert keys.events() == []
+
+
+async def test_an_id_that_is_a_number_is_refused(side: Side, keys: QueueKeys) -> None:
+    with pytest.raises(RefusedError):
+        await side.add("n", {}, job_id=5)
     assert keys.list("wait") == []
 
 
@@ -86,4 +101,11 @@ async def test_an_empty_id_means_an_automatic_one(side: Side, keys: QueueKeys) -
 async def test_our_side_refuses_ids_that_are_keys_of_the_queue(ours: OurSide, keys: QueueKeys, word: str) -> None:
     with pytest.raises(RefusedError):
         await ours.add("n", {}, job_id=word)
+    assert keys.list("wait") == []
+
+
+async def test_our_side_refuses_ids_like_a_marker_in_a_bulk_too(ours: OurSide, keys: QueueKeys) -> None:
+    # Node looks for these in single adds only.
+    with pytest.raises(RefusedError):
+        await ours.add_bulk([("n", {}, {"job_id": "0:a:b"})])
     assert keys.list("wait") == []

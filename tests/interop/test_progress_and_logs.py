@@ -9,7 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.interop.conftest import Pair
-    from tests.interop.sides import NodeSide
+    from tests.interop.node_side import NodeSide
 
 pytestmark = pytest.mark.asyncio
 

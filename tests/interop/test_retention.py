@@ -66,7 +66,32 @@ async def test_the_policy_of_a_job_decides_what_stays(pair: Pair, state: str, po
 
 
 @pytest.mark.parametrize("state", _OUTCOMES)
-async def test_the_policy_of_the_worker_applies_to_jobs_without_one(pair: Pair, state: str) -> None:
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [
+        pytest.param({"count": 0}, "", id="count zero"),
+        pytest.param({"count": 3}, "o4 o5 new", id="count"),
+        pytest.param({"age": 10}, "new", id="age"),
+        pytest.param({"age": 3600}, "o0 o1 o2 o3 o4 o5 new", id="age that spares all"),
+        pytest.param({"age": 10, "limit": 2}, "o0 o1 o2 o3 new", id="age with limit"),
+        pytest.param({"age": 10, "limit": 2, "count": 3}, "o2 o3 new", id="age with limit and count"),
+    ],
+)
+async def test_the_policy_of_the_worker_applies_to_jobs_without_one(
+    pair: Pair, state: str, policy: dict[str, int], kept: str
+) -> None:
+    processor, option = _OUTCOMES[state]
+    old = _old_jobs(pair.keys, state)
+    given: dict[str, Any] = {option: policy}
+    worker = await pair.b.worker(processor, **given)
+    job_id = await pair.a.add("n", {})
+    await worker.said(state, job_id=job_id)
+    assert pair.keys.list(state) == (old if kept == "" else kept.replace("new", job_id).split())
+    assert state in pair.keys.names(job_id)
+
+
+@pytest.mark.parametrize("state", _OUTCOMES)
+async def test_the_policy_of_the_worker_applies_to_each_job_of_many(pair: Pair, state: str) -> None:
     processor, option = _OUTCOMES[state]
     policy: dict[str, Any] = {option: {"count": 2}}
     worker = await pair.b.worker(processor, **policy)

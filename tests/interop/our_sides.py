@@ -1,0 +1,291 @@
+"""The queue through our package: its async face with coroutines, and its blocking face with plain functions in threads.
+
+Our package is imported where it is used, so that the Node side can be tested without it.
+
+What the blocking face can't do as the async one does, all of it, and how the tests meet it:
+
+- Threads can't be cancelled. A blocking worker closed by force leaves its jobs to the stalled pass, as Node does, which
+  ``hands_back_when_forced`` says to ``test_crashes.py``; a lost lock does not end the processor either, which no test
+  here asks for. A thread held by a gate is let go when the side closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tests.interop.scripted import BlockingGates, Gates, Script, run_blocking, run_script
+from tests.interop.sides import MISSING, DoomedWorker, JobView, Outcome, RefusedError, Run, Side, SideWorker, script_of
+from tests.support.eventually import aeventually
+
+
+async def _on_the_loop(operation: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return await operation(*arguments, **options)
+
+
+async def _in_a_thread(operation: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return await asyncio.to_thread(operation, *arguments, **options)
+
+
+class OurWorker(SideWorker):
+    """A worker in this process, whose processor is a coroutine function."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._gates = Gates()
+        self._runs: list[Run] = []
+        self._said: list[Outcome] = []
+        self._worker: Any = None
+
+    def __repr__(self) -> str:
+        return f"<our worker: {self._said[-8:]}>"
+
+    def listen(self, make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Makes the worker, and puts its listeners in place before it starts."""
+        self._worker = worker = make(*arguments, **options)
+        say = self._said.append
+        worker.on("active")(lambda job: say(Outcome("active", job.id)))
+        worker.on("completed")(lambda job, result: say(Outcome("completed", job.id, result)))
+        worker.on("failed")(lambda job, error: say(Outcome("failed", job.id, str(error))))
+        worker.on("progress")(lambda job, value: say(Outcome("progress", job.id, value)))
+        worker.on("stalled")(lambda job_id: say(Outcome("stalled", job_id)))
+        worker.on("error")(lambda error: say(Outcome("error", None, str(error))))
+        worker.on("lock_lost")(lambda job: say(Outcome("lock_lost", job.id)))
+        return worker
+
+    async def start(self, make: Callable[..., Any], queue: str, **options: Any) -> None:
+        """Makes the worker and starts it."""
+        await self.listen(make, queue, self._process, **options).__aenter__()
+
+    async def _process(self, job: Any) -> Any:
+        self._noted(job)
+        return await run_script(self._script, job, self._gates)
+
+    def _noted(self, job: Any) -> None:
+        self._runs.append(Run(job.id, job.name, job.data, job.attempts_made, job.attempts_started))
+
+    def runs(self, job_id: str | None = None) -> list[Run]:
+        return [run for run in self._runs if job_id in (None, run.job_id)]
+
+    def outcomes(self, *kinds: str, job_id: str | None = None) -> list[Outcome]:
+        return [said for said in self._said if said.kind in kinds and job_id in (None, said.job_id)]
+
+    async def open(self, job_id: str, value: Any = None, *, error: str | None = None) -> None:
+        self._gates.open(job_id, value, error)
+
+    async def close(self, *, force: bool = False) -> None:
+        await self._worker.close(force=force)
+
+    async def gone(self) -> None:
+        """Closes the worker by force, and waits for what may outlive that."""
+        await self.close(force=True)
+
+
+class OurBlockingWorker(OurWorker):
+    """A worker in this process, whose processor is a plain function in threads that have no event loop."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
+        self._gates: BlockingGates = BlockingGates()
+        self._left: list[str] = []
+
+    async def start(self, make: Callable[..., Any], queue: str, **options: Any) -> None:
+        await asyncio.to_thread(self.listen(make, queue, self._process_here, **options).__enter__)
+
+    def _process_here(self, job: Any) -> Any:
+        self._noted(job)
+        try:
+            return run_blocking(self._script, job, self._gates)
+        finally:
+            self._left.append(job.id)
+
+    async def close(self, *, force: bool = False) -> None:
+        await asyncio.to_thread(self._worker.close, force=force)
+
+    async def gone(self) -> None:
+        try:
+            await asyncio.wait_for(super().gone(), 20)
+        finally:
+            # Whatever went wrong: a thread that still waits would keep the test run from ending.
+            self._gates.give_up()
+        await aeventually(lambda: len(self._left) == len(self._runs), message="all threads left the processor")
+
+
+class DoomedOurWorker(DoomedWorker):
+    """A worker of ours in a Python process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._seen: list[dict[str, Any]] = []
+
+    async def heard(self, **wanted: Any) -> None:
+        """Reads what the process says until it says this."""
+        assert self._process.stdout is not None
+        while wanted not in self._seen:
+            line = await asyncio.wait_for(self._process.stdout.readline(), 20)
+            assert line, f"the worker's process ended before it said {wanted}"
+            self._seen.append(json.loads(line))
+
+    async def started(self, job_id: str) -> None:
+        await self.heard(started=job_id)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def gone(self) -> None:
+        """Collects the killed process."""
+        self.kill()
+        await self._process.wait()
+
+
+class OurSide(Side):
+    """The queue through ``toromq``."""
+
+    implementation = "toromq"
+    hands_back_when_forced = True
+
+    _face: ClassVar[str] = "toromq"
+    _worker_type: ClassVar[type[OurWorker]] = OurWorker
+    # How the result of an operation is waited for: all that tells the two faces apart.
+    _done: Callable[..., Any] = staticmethod(_on_the_loop)
+
+    def __init__(self, redis: str, prefix: str, name: str) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._name = name
+        self._names = importlib.import_module(self._face)
+        self._queue = self._names.Queue(name, connection=redis, prefix=prefix)
+        self._workers: list[OurWorker] = []
+        self._doomed: list[DoomedOurWorker] = []
+        self._by_hand: Any = None
+        self._held: dict[str, Any] = {}
+
+    async def add(self, name: str, data: Any = MISSING, /, **options: Any) -> str:
+        given = () if data is MISSING else (data,)
+        try:
+            job = await self._done(self._queue.add, name, *given, **options)
+        except (TypeError, ValueError) as error:
+            raise RefusedError(str(error)) from error
+        return str(job.id)
+
+    async def add_bulk(self, jobs: list[tuple[str, Any, dict[str, Any]]]) -> list[str]:
+        try:
+            return [job.id for job in await self._done(self._queue.add_bulk, jobs)]
+        except (TypeError, ValueError) as error:
+            raise RefusedError(str(error)) from error
+
+    async def view(self, job_id: str) -> JobView | None:
+        job = await self._done(self._queue.get_job, job_id)
+        if job is None:
+            return None
+        return JobView(
+            name=job.name,
+            data=job.data,
+            timestamp=job.timestamp,
+            delay=job.delay,
+            priority=job.priority,
+            progress=job.progress,
+            returnvalue=job.returnvalue,
+            failed_reason=job.failed_reason,
+            stacktrace=tuple(job.stacktrace),
+            attempts_made=job.attempts_made,
+            attempts_started=job.attempts_started,
+            stalled_counter=job.stalled_counter,
+            processed_on=job.processed_on,
+            finished_on=job.finished_on,
+            state=await self._done(job.get_state),
+        )
+
+    async def counts(self) -> dict[str, int]:
+        return dict(await self._done(self._queue.get_job_counts))
+
+    async def ids(self, state: str) -> list[str]:
+        return [job.id for job in await self._done(self._queue.get_jobs, [state], 0, -1, asc=True)]
+
+    async def logs(self, job_id: str, start: int = 0, end: int = -1, *, asc: bool = True) -> tuple[list[str], int]:
+        answer = await self._done(self._queue.get_job_logs, job_id, start, end, asc=asc)
+        return list(answer.logs), answer.count
+
+    async def add_log(self, job_id: str, row: str, keep_logs: int | None = None) -> int:
+        return int(await self._done(self._queue.add_job_log, job_id, row, keep_logs=keep_logs))
+
+    async def update_progress(self, job_id: str, value: Any) -> None:
+        await self._done(self._queue.update_job_progress, job_id, value)
+
+    async def worker(
+        self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any
+    ) -> SideWorker:
+        if backoff_delays is not None:
+            delays = list(backoff_delays)
+            options["backoff_strategy"] = lambda attempt, *_: delays[min(attempt, len(delays)) - 1]
+        worker = self._worker_type(script_of(script))
+        await worker.start(self._names.Worker, self._name, connection=self._redis, prefix=self._prefix, **options)
+        self._workers.append(worker)
+        return worker
+
+    async def doomed_worker(self, script: Script | str, **options: Any) -> DoomedWorker:
+        settings = {
+            "face": self._face,
+            "url": self._redis,
+            "prefix": self._prefix,
+            "queue": self._name,
+            "script": script_of(script),
+            "options": options,
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).with_name("our_worker_process.py")),
+            json.dumps(settings),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        doomed = DoomedOurWorker(process)
+        self._doomed.append(doomed)
+        await doomed.heard(ready=True)
+        return doomed
+
+    async def fetch_by_hand(self, token: str) -> str:
+        if self._by_hand is None:
+            self._by_hand = self._names.Worker(self._name, None, connection=self._redis, prefix=self._prefix)
+        job = await self._done(self._by_hand.get_next_job, token, block=False)
+        assert job is not None, "there was no job to fetch"
+        self._held[job.id] = job
+        return str(job.id)
+
+    async def finish_by_hand(self, job_id: str, token: str, *, error: str | None = None, value: Any = None) -> None:
+        from toromq.errors import ScriptError
+
+        job = self._held[job_id]
+        try:
+            if error is None:
+                await self._done(job.move_to_completed, value, token, fetch_next=False)
+            else:
+                await self._done(job.move_to_failed, RuntimeError(error), token, fetch_next=False)
+        except ScriptError as failure:
+            raise RefusedError(str(failure), failure.code) from failure
+
+    async def close(self) -> None:
+        for doomed in self._doomed:
+            await doomed.gone()
+        for worker in self._workers:
+            await worker.gone()
+        if self._by_hand is not None:
+            await self._done(self._by_hand.close, force=True)
+        await self._done(self._queue.close)
+
+
+class OurBlockingSide(OurSide):
+    """The queue through ``toromq.sync``; every operation blocks a thread, never the event loop of the tests."""
+
+    implementation = "sync"
+    hands_back_when_forced = False
+
+    _face = "toromq.sync"
+    _worker_type = OurBlockingWorker
+    _done = staticmethod(_in_a_thread)
