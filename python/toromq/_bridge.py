@@ -27,8 +27,17 @@ _tickets = itertools.count(1)
 _blocking = threading.local()
 _ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Port] = weakref.WeakKeyDictionary()
 
+# Workers that run, each with a method that lets its threads go.
+live_workers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _end() -> None:
+    for worker in list(live_workers):
+        worker._program_ends()
+
+
 # Before the interpreter waits for its threads: those of ours that only wait for more must go.
-threading._register_atexit(_native.end)  # type: ignore[attr-defined]
+threading._register_atexit(_end)  # type: ignore[attr-defined]
 
 
 def _shutdown() -> None:
@@ -117,6 +126,10 @@ class Port:
             del self._receivers[ticket]
             raise
 
+    def deliver(self) -> None:
+        """Hand out now what has arrived, instead of at the loop's next turn."""
+        self._drain()
+
     def detach(self, ticket: int) -> None:
         """Stop listening to a ticket."""
         with contextlib.suppress(KeyError):
@@ -155,10 +168,9 @@ class BlockingPort:
     def attach(self, receiver: Callable[[Any], None], start: Callable[[Any, int], Any]) -> tuple[int, Any]:
         """Start something that keeps sending, to a thread of its own; give its ticket and what `start` returned."""
         port = make(_native.Port, True)
-        port.ends_with_the_program()
         ticket = next(_tickets)
         started = start(port, ticket)
-        _received.add(ticket)
+        _received[ticket] = port
 
         def receive() -> None:
             _blocking.receives = True
@@ -171,11 +183,18 @@ class BlockingPort:
 
     def detach(self, ticket: int) -> None:
         """Stop listening to a ticket."""
-        _received.discard(ticket)
+        port = _received.pop(ticket, None)
+        if port is not None:
+            port.end()
 
 
-# Tickets that a thread listens to.
-_received: set[int] = set()
+# Tickets that a thread listens to, and where.
+_received: dict[int, _native.Port] = {}
+
+
+def received(ticket: int) -> _native.Port | None:
+    """Where a thread listens to a ticket."""
+    return _received.get(ticket)
 
 
 def is_receiving() -> bool:

@@ -22,7 +22,11 @@ def failure_of(error: BaseException) -> Failure:
         reason = str(error) or type(error).__name__
     except Exception:
         reason = f"{type(error).__name__}, whose message could not be made"
-    stack = "".join(traceback.format_exception(error))
+    try:
+        stack = "".join(traceback.format_exception(error))
+    except Exception as broken:
+        # Python asks the exception for its notes, and a SyntaxError for its text; either may be anything.
+        stack = f"{reason}\n(its traceback could not be made: {type(broken).__name__})"
     # What no other client could read must not be stored.
     reason, stack = (text.encode("utf-8", "replace").decode() for text in (reason, stack))
     return Failure(reason, stack, isinstance(error, UnrecoverableError | SerializationError))

@@ -25,8 +25,8 @@ def run(*workers: Worker[Any, Any] | sync.Worker[Any, Any]) -> None:
 
 async def _serve(workers: tuple[Worker[Any, Any] | sync.Worker[Any, Any], ...]) -> None:
     loop = asyncio.get_running_loop()
-    # Blocking workers keep a thread each, and one more to be closed; asyncio's own pool may have fewer.
-    threads = ThreadPoolExecutor(max(1, 2 * len(workers)), "toromq-run")
+    # Blocking workers keep a thread each, one to be closed and one to be forced; asyncio's own pool may have fewer.
+    threads = ThreadPoolExecutor(max(1, 3 * len(workers)), "toromq-run")
     stopping: list[asyncio.Task[None]] = []
 
     def stop() -> None:

@@ -12,6 +12,7 @@ import contextvars
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from toromq._job_fields import Stored
 
@@ -20,83 +21,109 @@ _TURN = 0.005
 # How long a job that was cancelled may go on before nobody waits for it any more.
 _LAST_TURN = 5
 
+Run = tuple[str, str]
+"""A run of a job: its id and the token under which it was fetched."""
+
+
+class _JobTask(asyncio.Task[None]):
+    """A task that knows whether it was cancelled from outside or asked for it itself, which is a failure of its job."""
+
+    from_outside = False
+
+    def cancel(self, msg: Any = None) -> bool:
+        self.from_outside |= asyncio.current_task(self.get_loop()) is not self
+        return super().cancel(msg)
+
 
 class TaskRunner:
     """Runs `run(stored)` for each job, which must raise nothing but CancelledError and what ends the process."""
 
-    def __init__(
-        self, run: Callable[[Stored], Awaitable[None]], hand_back: Callable[[str], None]
-    ) -> None:
-        """For the running event loop; `hand_back` gets the ids of jobs that were withdrawn before they began."""
+    def __init__(self, run: Callable[[Stored], Awaitable[None]], hand_back: Callable[[Run], None]) -> None:
+        """For the running event loop; `hand_back` gets the runs that were withdrawn before they began."""
         self._run_job = run
         self._hand_back = hand_back
         self._waiting: deque[Stored] = deque()
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._cancelled: set[str] = set()
+        self._running: dict[Run, _JobTask] = {}
+        self._tasks: set[_JobTask] = set()
         self._starting = False
+        self._is_ending = False
         self._context = contextvars.copy_context()
 
     def put(self, jobs: list[Stored]) -> None:
         """Run these as well."""
         self._waiting.extend(jobs)
+        if self._is_ending:
+            self.hand_back_waiting()
         self._start()
 
     def _start(self) -> None:
         if self._waiting and not self._starting:
             self._starting = True
-            task = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
+            task = _JobTask(self._run(), loop=asyncio.get_running_loop(), context=self._context.copy())
             # The loop alone holds a task weakly.
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        assert isinstance(task, _JobTask)
+        self._tasks.discard(task)
+        if task.cancelled() and self._starting:
+            # Cancelled before its first step.
+            self._starting = False
 
     async def _run(self) -> None:
         self._starting = False
         task = asyncio.current_task()
-        assert task is not None
+        assert isinstance(task, _JobTask)
         fresh = contextvars.copy_context()
         began = time.monotonic()
         while self._waiting:
             stored = self._waiting.popleft()
             # It goes on with the rest if this job waits, and finds nothing to do if it does not.
             self._start()
-            self._running[stored[0]] = task
+            run = (stored[0], stored[1])
+            self._running[run] = task
             try:
                 await self._run_job(stored)
             finally:
-                del self._running[stored[0]]
-                self._cancelled.discard(stored[0])
+                del self._running[run]
             if task.cancelling() or contextvars.copy_context() != fresh or time.monotonic() - began > _TURN:
                 break
         self._start()
 
-    def cancel(self, job_id: str, reason: str) -> None:
+    def cancel(self, run: Run, reason: str) -> None:
         """Cancel a job, or withdraw it if it has not begun."""
-        running = self._running.get(job_id)
+        running = self._running.get(run)
         if running is not None:
-            self._cancelled.add(job_id)
             running.cancel(reason)
             return
         for stored in self._waiting:
-            if stored[0] == job_id:
+            if stored[:2] == run:
                 self._waiting.remove(stored)
-                self._hand_back(job_id)
+                self._hand_back(run)
                 return
+
+    def hand_back_waiting(self) -> None:
+        """Begin no more jobs; those that have not begun are handed back, the one that is next to run last."""
+        self._is_ending = True
+        while self._waiting:
+            stored = self._waiting.pop()
+            self._hand_back((stored[0], stored[1]))
 
     async def cancel_all(self, reason: str) -> None:
         """Cancel all jobs and wait for them, five seconds at most; those that have not begun are handed back."""
-        while self._waiting:
-            self._hand_back(self._waiting.pop()[0])
+        self.hand_back_waiting()
         tasks = set(self._running.values())
-        self._cancelled.update(self._running)
         for task in tasks:
             task.cancel(reason)
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_TURN)
 
-    def was_cancelled(self, job_id: str) -> bool:
-        """Whether it was cancelled from here, and not by itself."""
-        return job_id in self._cancelled
+    @staticmethod
+    def was_cancelled() -> bool:
+        """Whether the job that asks was cancelled, and not by itself."""
+        task = asyncio.current_task()
+        return isinstance(task, _JobTask) and task.from_outside and task.cancelling() > 0
 
     def is_inside(self) -> bool:
         """Whether the caller is one of the jobs."""

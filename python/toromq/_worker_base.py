@@ -133,8 +133,9 @@ class WorkerBase(Generic[DataT, ResultT]):
         self._native: _bridge.NativeWorker | None = None
         self._ticket = 0
         # Of jobs whose end somebody listens to: what the listener gets once Redis has it.
-        self._results: dict[str, tuple[JobFields[Any, Any], Any]] = {}
-        self._errors: dict[str, BaseException] = {}
+        # By id and token: a job may run again while an earlier run, whose lock was lost, goes on.
+        self._results: dict[tuple[str, str], tuple[JobFields[Any, Any], Any]] = {}
+        self._errors: dict[tuple[str, str], BaseException] = {}
         self._inside = threading.local()
         self._logged: dict[str, float] = {}
         self._context = contextvars.copy_context()
@@ -195,8 +196,11 @@ class WorkerBase(Generic[DataT, ResultT]):
         for listener in list(listeners):
             try:
                 answers.append(listener(*arguments))
-            except Exception:
+            except BaseException as error:
                 log.exception("a listener for %s of worker of %s raised", event, self.queue_name)
+                # A program's wish to end is heard where it can be; a thread of ours would end alone, without a word.
+                if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+                    raise
         return answers
 
     def _log_error(self, message: str) -> None:
@@ -235,8 +239,19 @@ class WorkerBase(Generic[DataT, ResultT]):
             ),
         )
         self._native = native
+        _bridge.live_workers.add(self)
         if threads:
             self._start_thread(native)
+
+    def _is_driven(self) -> bool:
+        """Whether something waits for its end that goes on after the main thread has ended."""
+        raise NotImplementedError
+
+    def _program_ends(self) -> None:
+        if self._native is not None and self._is_ours() and not self._is_driven():
+            self._native.end()
+            if (events := _bridge.received(self._ticket)) is not None:
+                events.end()
 
     def _by_hand(self, token: str) -> _bridge.NativeByHand:
         if not isinstance(token, str) or not token or token == "0":
@@ -290,7 +305,7 @@ class WorkerBase(Generic[DataT, ResultT]):
     def _receive(self, message: tuple[str, Any]) -> None:
         event, value = message
         if event == "completed":
-            kept = self._results.pop(value, None)
+            kept = self._results.pop(tuple(value), None)
             if kept is not None:
                 self._tell("completed", *kept)
         elif event == "failed":
@@ -298,12 +313,12 @@ class WorkerBase(Generic[DataT, ResultT]):
             job = self._job_type(self._queue, stored)
             job.attempts_made += 1
             job._fields["failedReason"] = reason.encode()
-            self._tell("failed", job, self._errors.pop(job.id, None) or UnrecoverableError(reason))
+            self._tell("failed", job, self._errors.pop((job.id, job.token), None) or UnrecoverableError(reason))
         elif event == "lock_lost":
             (stored,) = value
-            self._results.pop(stored[0], None)
-            self._errors.pop(stored[0], None)
-            self._lost(stored[0])
+            self._results.pop(stored[:2], None)
+            self._errors.pop(stored[:2], None)
+            self._lost(stored[:2])
             self._tell("lock_lost", self._job_type(self._queue, stored))
         elif event == "stalled":
             self._tell("stalled", value)
@@ -315,7 +330,7 @@ class WorkerBase(Generic[DataT, ResultT]):
             self._closed()
             self._tell("closed")
 
-    def _lost(self, job_id: str) -> None:
+    def _lost(self, run: tuple[str, str]) -> None:
         """Stop the processor of a job whose lock is gone, where that can be done."""
 
     def _closed(self) -> None:
@@ -327,16 +342,16 @@ class WorkerBase(Generic[DataT, ResultT]):
     def _completed(self, native: _bridge.NativeWorker, job: JobFields[Any, Any], result: Any, text: bytes) -> None:
         watched = bool(self._listeners.get("completed"))
         if watched:
-            self._results[job.id] = (self._for_listener(job), result)
-        if not native.complete(job.id, text, watched):
-            self._results.pop(job.id, None)
+            self._results[job.id, job.token] = (self._for_listener(job), result)
+        if not native.complete(job.id, job.token, text, watched):
+            self._results.pop((job.id, job.token), None)
 
     def _failed(
         self, native: _bridge.NativeWorker, job: JobFields[Any, Any], error: BaseException, delay: float | None
     ) -> None:
-        self._errors[job.id] = error
-        if not native.fail(job.id, *failure_of(error), delay):
-            self._errors.pop(job.id, None)
+        self._errors[job.id, job.token] = error
+        if not native.fail(job.id, job.token, *failure_of(error), delay):
+            self._errors.pop((job.id, job.token), None)
 
     def _backoff(self, job: JobFields[Any, Any], error: BaseException) -> Any:
         """What the user's own strategy says, which may have to be awaited; None without one."""
@@ -387,7 +402,7 @@ class WorkerBase(Generic[DataT, ResultT]):
             result = self._context.copy().run(self._processor, job)
             text = to_json(result, "returnvalue")
         except RateLimitError:
-            native.wait(job.id)
+            native.wait(job.id, job.token)
         except BaseException as error:
             try:
                 delay = as_delay(self._awaited(self._backoff(job, error)))

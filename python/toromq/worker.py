@@ -55,6 +55,7 @@ class Worker(WorkerBase[DataT, ResultT]):
     _blocking_job_type = sync.Job
     _blocking_queue_type = sync.Queue
     _ended: asyncio.Event | None = None
+    _runs = 0
     _loop: asyncio.AbstractEventLoop | None = None  # async only
     _tasks: TaskRunner | None = None  # async only
 
@@ -72,7 +73,11 @@ class Worker(WorkerBase[DataT, ResultT]):
         if not self.is_running():
             await self._begin()
         assert self._ended is not None
-        await self._ended.wait()
+        self._runs += 1
+        try:
+            await self._ended.wait()
+        finally:
+            self._runs -= 1
 
     async def close(self, force: bool = False) -> None:
         """Take no more jobs, wait for those in flight, and end, for good. Calling it twice is harmless.
@@ -81,17 +86,17 @@ class Worker(WorkerBase[DataT, ResultT]):
         Threads can't be stopped, nor coroutines that go on for five seconds: the jobs they run go to another worker
         once their locks have run out.
         """
+        if self.is_running():
+            self._refuse_inside()
         is_first, self._is_closed = not self._is_closed, True
         if self._ended is None or not self._is_ours():
             return
         # Without an engine it is just being started, and is closed as soon as it has one.
         if self._native is not None and not self._ended.is_set():
-            self._refuse_inside()
             if is_first:
                 self._tell("closing", "closing queue")
             if force:
-                # Else it would take what it is handing back.
-                self._native.set_paused(True)
+                self._native.hand_back()
                 await self._cancel_all()
             self._native.close(force)
         # A listener can't wait for what is told to its own thread.
@@ -124,6 +129,11 @@ class Worker(WorkerBase[DataT, ResultT]):
         if self._is_closed and self._native is not None:
             self._native.close(False)
 
+    def _is_driven(self) -> bool:
+        if self._loop is not None:  # async only
+            return self._loop.is_running()  # async only
+        return self._runs > 0
+
     def _closed(self) -> None:
         port().detach(self._ticket)
         assert self._ended is not None
@@ -135,13 +145,34 @@ class Worker(WorkerBase[DataT, ResultT]):
         self._loop = asyncio.get_running_loop()
         self._tasks = TaskRunner(self._run_job, self._hand_back)
         self._background: set[asyncio.Future[Any]] = set()
+        assert self._ended is not None
+        self._keep_task(asyncio.ensure_future(self._end_with_the_loop(self._ended)))
 
-    def _hand_back(self, job_id: str) -> None:
+    def _keep_task(self, task: asyncio.Future[Any]) -> None:
+        # The loop alone holds a task weakly.
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _end_with_the_loop(self, ended: asyncio.Event) -> None:
+        try:
+            await ended.wait()
+        except asyncio.CancelledError:
+            # The program's loop ends, and nobody will run jobs any more: give back what has not begun. Those that run
+            # are being cancelled as well, and give back theirs.
+            self._is_closed = True
+            if self._native is not None and self._tasks is not None:
+                self._native.hand_back()
+                port().deliver()
+                self._tasks.hand_back_waiting()
+            raise
+
+    def _hand_back(self, run: tuple[str, str]) -> None:
         assert self._native is not None
-        self._native.wait(job_id)
+        self._native.wait(*run)
 
     async def _cancel_all(self) -> None:
         assert self._tasks is not None
+        port().deliver()
         await self._tasks.cancel_all("the worker closes")
 
     def _refuse_inside(self) -> None:
@@ -162,10 +193,7 @@ class Worker(WorkerBase[DataT, ResultT]):
     def _emit(self, event: str, *arguments: Any) -> list[Any]:
         for answer in super()._emit(event, *arguments):
             if inspect.isawaitable(answer):
-                task = asyncio.ensure_future(_listen(answer, event, self.queue_name))
-                # The loop alone holds a task weakly.
-                self._background.add(task)
-                task.add_done_callback(self._background.discard)
+                self._keep_task(asyncio.ensure_future(_listen(answer, event, self.queue_name)))
         return []
 
     def _receive(self, message: tuple[str, Any]) -> None:
@@ -175,9 +203,9 @@ class Worker(WorkerBase[DataT, ResultT]):
         else:
             super()._receive(message)
 
-    def _lost(self, job_id: str) -> None:
+    def _lost(self, run: tuple[str, str]) -> None:
         assert self._tasks is not None
-        self._tasks.cancel(job_id, "the job's lock was lost")
+        self._tasks.cancel(run, "the job's lock was lost")
 
     async def _run_job(self, stored: Stored) -> None:
         native = self._native
@@ -191,9 +219,9 @@ class Worker(WorkerBase[DataT, ResultT]):
                 result = await self._processor(job)
                 text = to_json(result, "returnvalue")
             except RateLimitError:
-                native.wait(job.id)
+                native.wait(job.id, job.token)
             except BaseException as error:
-                if isinstance(error, asyncio.CancelledError) and self._tasks.was_cancelled(job.id):
+                if isinstance(error, asyncio.CancelledError) and self._tasks.was_cancelled():
                     raise
                 self._failed(native, job, error, await self._delay(job, error))
                 if not isinstance(error, Exception | asyncio.CancelledError):
@@ -201,8 +229,8 @@ class Worker(WorkerBase[DataT, ResultT]):
             else:
                 self._completed(native, job, result, text)
         except asyncio.CancelledError:
-            # By a forced close, or because the lock is gone; in that case the engine drops this.
-            native.wait(job.id)
+            # By a forced close, by the end of the loop, or because the lock is gone; then the engine drops this.
+            native.wait(job.id, job.token)
 
     async def _delay(self, job: Job[Any, Any], error: BaseException) -> float | None:
         try:

@@ -51,6 +51,7 @@ class Worker(WorkerBase[DataT, ResultT]):
     _blocking_job_type = Job
     _blocking_queue_type = Queue
     _ended: threading.Event | None = None
+    _runs = 0
 
     def __enter__(self) -> Self:
         """Start."""
@@ -66,7 +67,11 @@ class Worker(WorkerBase[DataT, ResultT]):
         if not self.is_running():
             self._begin()
         assert self._ended is not None
-        self._ended.wait()
+        self._runs += 1
+        try:
+            self._ended.wait()
+        finally:
+            self._runs -= 1
 
     def close(self, force: bool = False) -> None:
         """Take no more jobs, wait for those in flight, and end, for good. Calling it twice is harmless.
@@ -75,17 +80,17 @@ class Worker(WorkerBase[DataT, ResultT]):
         Threads can't be stopped, nor coroutines that go on for five seconds: the jobs they run go to another worker
         once their locks have run out.
         """
+        if self.is_running():
+            self._refuse_inside()
         is_first, self._is_closed = not self._is_closed, True
         if self._ended is None or not self._is_ours():
             return
         # Without an engine it is just being started, and is closed as soon as it has one.
         if self._native is not None and not self._ended.is_set():
-            self._refuse_inside()
             if is_first:
                 self._tell("closing", "closing queue")
             if force:
-                # Else it would take what it is handing back.
-                self._native.set_paused(True)
+                self._native.hand_back()
                 self._cancel_all()
             self._native.close(force)
         # A listener can't wait for what is told to its own thread.
@@ -117,6 +122,9 @@ class Worker(WorkerBase[DataT, ResultT]):
         # A close that came meanwhile found no engine.
         if self._is_closed and self._native is not None:
             self._native.close(False)
+
+    def _is_driven(self) -> bool:
+        return self._runs > 0
 
     def _closed(self) -> None:
         port().detach(self._ticket)

@@ -293,6 +293,17 @@ async fn repeat<F: Future<Output = Result<Value>>>(
     }
 }
 
+/// Why the rest of a bulk was not added, and how many of it were.
+fn partly(error: &Error, stored: usize, wanted: usize) -> Error {
+    if stored == 0 {
+        return error.clone();
+    }
+    Error::Connection {
+        message: format!("the first {stored} of {wanted} jobs were added, then: {error}"),
+        outcome: Outcome::Unknown,
+    }
+}
+
 struct Producer {
     keys: QueueKeys,
     link: Arc<Link>,
@@ -321,30 +332,36 @@ impl Producer {
                 .min()
                 .unwrap_or_else(Instant::now);
             let jobs: Vec<&NewJob> = gathered.iter().flat_map(|request| &request.jobs).collect();
-            let result = self.add_all(&jobs, deadline).await;
-            let mut ids = match result {
-                Ok(ids) => ids.into_iter(),
-                Err(error) => {
-                    for request in gathered {
-                        let _ = request.reply.send(Err(error.clone()));
-                    }
-                    continue;
-                }
-            };
+            let (ids, error) = self.add_all(&jobs, deadline).await;
+            let mut ids = ids.into_iter();
             for request in gathered {
-                let own = ids.by_ref().take(request.jobs.len()).collect();
+                let own: Vec<String> = ids.by_ref().take(request.jobs.len()).collect();
+                let answer = match &error {
+                    Some(error) if own.len() < request.jobs.len() => {
+                        Err(partly(error, own.len(), request.jobs.len()))
+                    }
+                    _ => Ok(own),
+                };
                 // A caller who went away needs no answer; its jobs are stored.
-                let _ = request.reply.send(Ok(own));
+                let _ = request.reply.send(answer);
             }
         }
     }
 
-    async fn add_all(&mut self, jobs: &[&NewJob], deadline: Instant) -> Result<Vec<String>> {
+    /// The ids of what is stored, and what stopped it.
+    async fn add_all(
+        &mut self,
+        jobs: &[&NewJob],
+        deadline: Instant,
+    ) -> (Vec<String>, Option<Error>) {
         let mut ids = Vec::with_capacity(jobs.len());
         for batch in jobs.chunks(BATCH) {
-            ids.extend(self.add_batch(batch, jobs.len(), deadline).await?);
+            match self.add_batch(batch, jobs.len(), deadline).await {
+                Ok(stored) => ids.extend(stored),
+                Err(error) => return (ids, Some(error)),
+            }
         }
-        Ok(ids)
+        (ids, None)
     }
 
     /// One batch, repeated until it is known to be stored or the deadline has passed.
@@ -394,6 +411,12 @@ impl Producer {
             };
             match attempt.await {
                 Ok((Value::Int(_), _)) => {
+                    if Instant::now() > deadline {
+                        return Err(Error::Broken(format!(
+                            "{} holds no usable counter of ids; delete it, or set it above every id in use",
+                            self.keys.of("id")
+                        )));
+                    }
                     // The counter was set back; numbers from before belong to nobody.
                     (self.next, self.last, first, again) = (1, 0, 0, false);
                 }

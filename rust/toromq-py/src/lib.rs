@@ -52,7 +52,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(to_json, module)?)?;
     module.add_function(wrap_pyfunction!(from_json, module)?)?;
     module.add_function(wrap_pyfunction!(scripts, module)?)?;
-    module.add_function(wrap_pyfunction!(runtime::end, module)?)?;
     module.add_function(wrap_pyfunction!(runtime::shutdown, module)?)?;
     Ok(())
 }

@@ -131,7 +131,10 @@ impl Pool {
                     .ready
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
-                runtime::stay_if_finalising();
+                if runtime::is_finalising() {
+                    drop(state);
+                    runtime::stay();
+                }
                 state.waiting -= 1;
                 state.waking = false;
             }

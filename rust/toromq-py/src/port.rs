@@ -18,7 +18,7 @@ use toromq_core::{error::Error, job::JobRecord};
 
 use crate::{
     errors::to_python,
-    runtime::{self, End, OfProcess},
+    runtime::{self, OfProcess},
 };
 
 pub(crate) enum Item {
@@ -123,15 +123,6 @@ impl Inbox {
     }
 }
 
-impl End for Inbox {
-    fn end(&self) {
-        self.items().ended = true;
-        if let Signal::Thread(ready) = &self.signal {
-            ready.notify_all();
-        }
-    }
-}
-
 /// Where results arrive for one event loop, or for one thread that waits for them.
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct Port {
@@ -191,9 +182,12 @@ impl Port {
         Ok(list)
     }
 
-    /// Says that a thread waits here for as long as it is not told that the program ends: `wait` then gives nothing.
-    fn ends_with_the_program(&self) {
-        runtime::register(&self.inbox);
+    /// Lets the thread that waits here go: `wait` gives nothing from now on.
+    fn end(&self) {
+        self.inbox.items().ended = true;
+        if let Signal::Thread(ready) = &self.inbox.signal {
+            ready.notify_all();
+        }
     }
 
     /// What `drain` gives, once there is something. Signals are handled meanwhile.
@@ -214,7 +208,9 @@ impl Port {
                     .unwrap_or_else(PoisonError::into_inner);
                 let done = !items.arrived.is_empty() || items.ended;
                 drop(items);
-                runtime::stay_if_finalising();
+                if runtime::is_finalising() {
+                    runtime::stay();
+                }
                 done
             });
             if done {

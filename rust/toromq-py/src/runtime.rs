@@ -24,14 +24,10 @@ const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// Something that outlives the last line of a program, unless it is told that the program ends.
 pub(crate) trait End: Send + Sync {
-    /// The main thread has ended: lets those threads go that only wait here, for good.
-    fn end(&self);
     /// All threads have ended: nothing more can be done for what still runs.
-    fn force(&self) {}
+    fn force(&self);
     /// Whether everything is written.
-    fn has_ended(&self) -> bool {
-        true
-    }
+    fn has_ended(&self) -> bool;
 }
 
 /// Remembers what must be told when the program ends.
@@ -50,10 +46,15 @@ fn endings() -> Vec<Arc<dyn End>> {
 
 /// Where a thread is left that must not ask for the interpreter any more: before Python 3.14 it would be unwound, through
 /// frames that can't be.
-pub(crate) fn stay_if_finalising() {
-    while FINALISING.load(Ordering::Relaxed) {
+pub(crate) fn stay() -> ! {
+    loop {
         std::thread::park();
     }
+}
+
+/// Whether the interpreter is about to go.
+pub(crate) fn is_finalising() -> bool {
+    FINALISING.load(Ordering::Relaxed)
 }
 
 /// A value that a forked child leaves alone: its locks may be held by threads that exist in the parent only.
@@ -68,6 +69,12 @@ impl<T> OfProcess<T> {
             pid: process::id(),
             value: Some(value),
         }
+    }
+}
+
+impl<T> OfProcess<T> {
+    pub(crate) fn is_ours(&self) -> bool {
+        self.pid == process::id()
     }
 }
 
@@ -107,13 +114,6 @@ pub(crate) fn handle() -> PyResult<Handle> {
     let handle = runtime.handle().clone();
     *current = Some((process::id(), runtime));
     Ok(handle)
-}
-
-/// The main thread has ended; called before the interpreter waits for its other threads.
-#[pyfunction]
-pub(crate) fn end(py: Python<'_>) {
-    let endings = endings();
-    py.detach(|| endings.iter().for_each(|ending| ending.end()));
 }
 
 /// Ends the runtime; called before the interpreter finalises, when its threads have ended.

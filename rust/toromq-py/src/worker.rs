@@ -10,7 +10,7 @@ use toromq_core::{
     error::Error,
     job::JobRecord,
     keys::QueueKeys,
-    worker::{ByHand, JobOutcome, Sink, Worker, WorkerSettings},
+    worker::{ByHand, Closing, JobOutcome, Sink, Worker, WorkerSettings},
 };
 
 use crate::{
@@ -81,17 +81,20 @@ impl Sink for PortSink {
             None => self.event("jobs", Item::Held(jobs)),
         }
     }
-    fn completed(&self, id: &str) {
-        self.event("completed", Item::Text(id.to_owned()));
+    fn completed(&self, id: &str, token: &str) {
+        let run = vec![id.to_owned(), token.to_owned()];
+        self.event("completed", Item::Texts(run));
     }
     fn failed(&self, job: Arc<JobRecord>, reason: &str) {
         self.event("failed", Item::JobFailed(job, reason.to_owned()));
     }
-    fn lock_lost(&self, job: Arc<JobRecord>) {
-        if let Some(pool) = &self.pool {
-            pool.withdraw(&job.id);
-        }
+    fn lock_lost(&self, job: Arc<JobRecord>) -> bool {
+        let withdrawn = self
+            .pool
+            .as_ref()
+            .is_some_and(|pool| pool.withdraw(&job.id));
         self.event("lock_lost", Item::Held(vec![job]));
+        withdrawn
     }
     fn stalled(&self, id: &str) {
         self.event("stalled", Item::Text(id.to_owned()));
@@ -119,24 +122,19 @@ struct Running {
 
 impl Running {
     fn hand_back(&self) {
-        for job in self.pool.iter().flat_map(|pool| pool.withdraw_all()) {
-            self.worker.finish(job.id.clone(), JobOutcome::Wait);
+        // What is handed back last runs first.
+        let jobs = self.pool.iter().flat_map(|pool| pool.withdraw_all());
+        for job in jobs.rev() {
+            self.worker
+                .finish(job.id.clone(), job.token.clone(), JobOutcome::Wait);
         }
     }
 }
 
 impl End for Running {
-    fn end(&self) {
-        if let Some(pool) = &self.pool {
-            self.worker.set_paused(true);
-            self.hand_back();
-            pool.end();
-        }
-    }
-
     fn force(&self) {
         self.hand_back();
-        self.worker.close(true);
+        self.worker.close(Closing::Now);
     }
 
     fn has_ended(&self) -> bool {
@@ -148,6 +146,15 @@ impl End for Running {
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeWorker {
     running: OfProcess<Arc<Running>>,
+}
+
+impl Drop for NativeWorker {
+    fn drop(&mut self) {
+        // Nobody is left to run what it would take.
+        if self.running.is_ours() {
+            self.running.force();
+        }
+    }
 }
 
 #[pymethods]
@@ -207,17 +214,18 @@ impl NativeWorker {
     }
 
     /// False, as for `fail`, where the job's lock was lost.
-    fn complete(&self, id: String, returnvalue: &[u8], watched: bool) -> bool {
+    fn complete(&self, id: String, token: String, returnvalue: &[u8], watched: bool) -> bool {
         let outcome = JobOutcome::Completed {
             returnvalue: returnvalue.to_vec(),
             watched,
         };
-        self.running.worker.finish(id, outcome)
+        self.running.worker.finish(id, token, outcome)
     }
 
     fn fail(
         &self,
         id: String,
+        token: String,
         reason: Option<String>,
         stack: Option<String>,
         unrecoverable: bool,
@@ -229,11 +237,11 @@ impl NativeWorker {
             unrecoverable,
             delay,
         };
-        self.running.worker.finish(id, outcome)
+        self.running.worker.finish(id, token, outcome)
     }
 
-    fn wait(&self, id: String) {
-        self.running.worker.finish(id, JobOutcome::Wait);
+    fn wait(&self, id: String, token: String) {
+        self.running.worker.finish(id, token, JobOutcome::Wait);
     }
 
     /// Whether one more thread must be started for it.
@@ -254,7 +262,27 @@ impl NativeWorker {
         if force {
             self.running.hand_back();
         }
-        self.running.worker.close(force);
+        let level = if force {
+            Closing::Now
+        } else {
+            Closing::Graceful
+        };
+        self.running.worker.close(level);
+    }
+
+    /// From now on what the engine still fetches is handed back unseen, and it ends when it holds no job any more.
+    fn hand_back(&self) {
+        self.running.hand_back();
+        self.running.worker.close(Closing::HandingBack);
+    }
+
+    /// The program ends: threads that only wait for jobs are let go.
+    fn end(&self) {
+        if let Some(pool) = &self.running.pool {
+            self.running.worker.set_paused(true);
+            self.running.hand_back();
+            pool.end();
+        }
     }
 }
 

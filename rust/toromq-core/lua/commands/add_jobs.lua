@@ -75,6 +75,21 @@ local function stored_before(i, job_key)
   return not found.err and found[1] == ARGV[i + 2] and found[2] == ARGV[i + 3] and found[3] == ARGV[i + 5]
 end
 
+-- Whether a job that is sent again, and is not there, was added before and has gone since: run and removed. Only what the
+-- newest events say is known.
+local function added_and_gone(i, id)
+  if ARGV[i + 9] == '' then
+    return false
+  end
+  for _, entry in ipairs(redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1000)) do
+    local fields = entry[2]
+    if fields[2] == 'added' and fields[4] == id then
+      return true
+    end
+  end
+  return false
+end
+
 local ids = { 0 }
 local waiting_batch = {}
 local lifo_batch = {}
@@ -106,7 +121,7 @@ for i = FIRST, #ARGV, GROUP do
   end
   ids[#ids + 1] = id
 
-  if fresh then
+  if fresh and not added_and_gone(i, id) then
     local name, timestamp = ARGV[i + 2], ARGV[i + 5]
     local delay, priority = tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7])
     redis.call('HSET', job_key, 'name', name, 'data', ARGV[i + 3], 'opts', ARGV[i + 4], 'timestamp', timestamp,

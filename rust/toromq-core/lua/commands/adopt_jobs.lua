@@ -33,7 +33,8 @@ for first = 1, #ids, 1000 do
     if token and string.sub(token, 1, #worker_token) == worker_token and not held[id] then
       local stored = redis.pcall('HGETALL', base .. id)
       if not stored.err then
-        redis.call('SET', base .. id .. ':lock', token, 'PX', lock_duration)
+        -- A full server refuses SET, and would keep us from draining it.
+        redis.call('PEXPIRE', base .. id .. ':lock', lock_duration)
         redis.call('SREM', stalled, id)
         adopted[#adopted + 1] = { id, token, stored }
       end

@@ -104,6 +104,10 @@ end
 
 if count > 0 then
   max_length = max_events(q)
+  -- Fails before anything is written where one of them is something else; after that a job would be in no state.
+  redis.call('XLEN', events)
+  redis.call('ZCARD', completed)
+  redis.call('ZCARD', failed)
 
   -- One call answers for the whole batch what is nearly always true: no job has children left.
   local locks_of, children_of, completing = {}, {}, 0

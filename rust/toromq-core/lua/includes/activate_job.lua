@@ -22,7 +22,7 @@ local function activate_job(q, id, now_text, token, lock_duration, worker_name)
   end
   if #stored == 0 then
     redis.call('HSET', job_key, 'name', 'unknown', 'data', '{}', 'opts', '{}', 'timestamp', now_text, 'delay', 0,
-      'priority', 0)
+      'priority', 0, 'defa', 'the job was queued but its hash was missing; there is nothing to run')
   end
   redis.call('SET', job_key .. ':lock', token, 'PX', lock_duration)
   if worker_name ~= '' then

@@ -46,32 +46,36 @@ local function fetch_jobs(q, now, want, claim)
   local jobs = {}
   local quarantined = {}
   if not blocked then
+    -- Fail before anything is taken where one of them is something else; what is taken must stand somewhere.
+    redis.call('LLEN', q.active)
+    redis.call('XLEN', q.events)
     local now_text = integer_text(now)
     local counted = 0
-    local activated = {}
     while #jobs < want and counted < allowed do
       local ids = take_waiting(q, math.min(want - #jobs, allowed - counted))
       if #ids == 0 then
         break
       end
+      redis.call('LPUSH', q.active, unpack(ids))
       for _, id in ipairs(ids) do
         -- Before markers had a key of their own they stood among the waiting ids, beginning with "0:".
         if string.sub(id, 1, 2) ~= '0:' or redis.call('EXISTS', q.base .. id) == 1 then
           local job, deferred = activate_job(q, id, now_text, claim.token, claim.lock_duration, claim.worker_name)
           if job then
             jobs[#jobs + 1] = job
-            activated[#activated + 1] = id
             if not deferred then
               counted = counted + 1
             end
           else
             quarantined[#quarantined + 1] = { id, deferred }
+            redis.call('LREM', q.active, 1, id)
           end
+        else
+          redis.call('LREM', q.active, 1, id)
         end
       end
     end
-    if #activated > 0 then
-      redis.call('LPUSH', q.active, unpack(activated))
+    if #jobs > 0 then
       redis.call('ZADD', q.marker, 0, '0')
       if max_jobs and counted > 0 and redis.call('INCRBY', q.limiter, counted) == counted then
         redis.call('PEXPIRE', q.limiter, integer_text(math.floor(math.abs(duration))))

@@ -12,8 +12,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    JobOutcome, Shared,
-    exchange::{entry, finish_and_fetch, recover},
+    Closing, Finished, Shared,
+    exchange::{entry, exchange, recover},
     lock_manager, marker,
     outcome::Entry,
     stalled_checker,
@@ -47,7 +47,7 @@ impl Backoff {
 
 pub(super) async fn run(
     shared: Arc<Shared>,
-    mut outcomes: mpsc::UnboundedReceiver<(String, JobOutcome)>,
+    mut outcomes: mpsc::UnboundedReceiver<Finished>,
     blocking: Link,
 ) {
     let stop = CancellationToken::new();
@@ -82,11 +82,12 @@ pub(super) async fn run(
     loop {
         // Read before the outcomes: whatever was said before the close must be seen with it.
         let level = *shared.closing.borrow();
-        while let Ok((id, outcome)) = outcomes.try_recv() {
-            pending.extend(entry(&shared, &id, outcome));
+        while let Ok((id, token, outcome)) = outcomes.try_recv() {
+            pending.extend(entry(&shared, &id, &token, outcome));
         }
         let held = shared.held().len();
-        if level > 0 && pending.is_empty() && (held == 0 || level > 1) {
+        let done = held == 0 || level == Closing::Now;
+        if level > Closing::No && pending.is_empty() && done {
             break;
         }
         if limited_until.is_some_and(|until| until <= Instant::now()) {
@@ -97,8 +98,9 @@ pub(super) async fn run(
             due = None;
             work_likely = true;
         }
-        let may_fetch =
-            level == 0 && !shared.paused.load(Ordering::Relaxed) && limited_until.is_none();
+        let may_fetch = level == Closing::No
+            && !shared.paused.load(Ordering::Relaxed)
+            && limited_until.is_none();
         let batch: Vec<Entry> = pending.drain(..pending.len().min(BATCH)).collect();
         let free = (shared.concurrency.load(Ordering::Relaxed) + batch.len()).saturating_sub(held);
         let want = if may_fetch && (work_likely || !batch.is_empty()) {
@@ -109,7 +111,7 @@ pub(super) async fn run(
 
         if want > 0 || !batch.is_empty() {
             let now = wall_ms();
-            match finish_and_fetch(&shared, &batch, want, now).await {
+            match exchange(&shared, &batch, want, now, false).await {
                 Ok(fetched) => {
                     backoff.reset();
                     away_since = None;
@@ -122,12 +124,13 @@ pub(super) async fn run(
                         if fetched.limited > 0 {
                             let pause = fetched
                                 .limited
-                                .min(shared.settings.maximum_rate_limit_delay);
+                                .min(shared.settings.maximum_rate_limit_delay)
+                                .max(1);
                             limited_until = Some(Instant::now() + Duration::from_millis(pause));
                         }
                         if fetched.count > 0 {
                             had_jobs = true;
-                        } else if had_jobs && fetched.limited == 0 {
+                        } else if had_jobs && fetched.limited == 0 && !fetched.blocked {
                             had_jobs = false;
                             shared.sink.drained();
                         }
@@ -137,7 +140,7 @@ pub(super) async fn run(
                 Err(error) => {
                     shared.sink.error(error);
                     let since = *away_since.get_or_insert_with(Instant::now);
-                    if level > 0 && since.elapsed() > LAST_TRY {
+                    if level > Closing::No && since.elapsed() > LAST_TRY {
                         break;
                     }
                     backoff.pause().await;
@@ -156,7 +159,9 @@ pub(super) async fn run(
         let timer = [due_at, limited_until].into_iter().flatten().min();
         let mut closing = shared.closing.subscribe();
         tokio::select! {
-            Some((id, outcome)) = outcomes.recv() => pending.extend(entry(&shared, &id, outcome)),
+            Some((id, token, outcome)) = outcomes.recv() => {
+                pending.extend(entry(&shared, &id, &token, outcome));
+            }
             Some(score) = marked.recv() => {
                 // No score: the wait timed out, and an idle worker looks by itself.
                 match score {

@@ -1,6 +1,6 @@
 //! One exchange with Redis: outcomes out, jobs in; and what to do when its reply was lost.
 
-use std::sync::Arc;
+use std::{collections::hash_map::Entry::Occupied, sync::Arc};
 
 use redis::Value;
 use tokio::time::Instant;
@@ -25,14 +25,16 @@ pub(super) struct Fetched {
     pub(super) limited: u64,
     /// When the next delayed job is due, 0 without one.
     pub(super) due: i64,
+    /// Whether the queue is paused, or at its own concurrency.
+    pub(super) blocked: bool,
     /// What must be written for jobs that were refused or can't be run.
     pub(super) again: Vec<Entry>,
 }
 
 /// What to write for a job that ended; nothing where its lock was lost.
-pub(super) fn entry(shared: &Shared, id: &str, outcome: JobOutcome) -> Option<Entry> {
+pub(super) fn entry(shared: &Shared, id: &str, token: &str, outcome: JobOutcome) -> Option<Entry> {
     let mut held = shared.held();
-    let job = held.get_mut(id)?;
+    let job = held.get_mut(id).filter(|job| job.record.token == token)?;
     if job.lost {
         held.remove(id);
         return None;
@@ -82,16 +84,7 @@ pub(super) fn prepare(
     call
 }
 
-pub(super) async fn finish_and_fetch(
-    shared: &Shared,
-    batch: &[Entry],
-    want: usize,
-    now: i64,
-) -> Result<Fetched> {
-    exchange(shared, batch, want, now, false).await
-}
-
-async fn exchange(
+pub(super) async fn exchange(
     shared: &Shared,
     batch: &[Entry],
     want: usize,
@@ -99,17 +92,18 @@ async fn exchange(
     again: bool,
 ) -> Result<Fetched> {
     let sent = Instant::now();
+    let token = shared.next_token();
     let call = prepare(
         &shared.keys,
         &shared.settings,
-        &shared.token,
+        &token,
         batch,
         want,
         now,
         again,
     );
     let reply = shared.commands.call(&call).await?;
-    Ok(take_reply(shared, batch, reply, sent))
+    Ok(take_reply(shared, batch, &token, reply, sent))
 }
 
 /// A job of a reply: id, count of starts, flat hash.
@@ -121,7 +115,13 @@ pub(super) fn fetched_job(job: Value, token: &str) -> Option<JobRecord> {
     Some(record)
 }
 
-fn take_reply(shared: &Shared, batch: &[Entry], reply: Value, sent: Instant) -> Fetched {
+fn take_reply(
+    shared: &Shared,
+    batch: &[Entry],
+    token: &str,
+    reply: Value,
+    sent: Instant,
+) -> Fetched {
     let mut reply = items(reply).into_iter();
     let codes = reply.next().map(items).unwrap_or_default();
     let mut fetched = reply.next().map(items).unwrap_or_default().into_iter();
@@ -146,15 +146,15 @@ fn take_reply(shared: &Shared, batch: &[Entry], reply: Value, sent: Instant) -> 
             parts.join(": ")
         )));
     }
+    let blocked = fetched.next().is_some_and(|blocked| integer(&blocked) == 1);
     let count = jobs.len();
-    let jobs = jobs
-        .into_iter()
-        .filter_map(|job| fetched_job(job, &shared.token));
+    let jobs = jobs.into_iter().filter_map(|job| fetched_job(job, token));
     again.extend(accept(shared, jobs, sent));
     Fetched {
         count,
         limited: u64::try_from(limited).unwrap_or(0),
         due,
+        blocked,
         again,
     }
 }
@@ -164,7 +164,7 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
     let mut runnable = Vec::new();
     let mut refused = Vec::new();
     // Nobody will run what a call under way at the close still brings.
-    let hand_back = shared.is_forced();
+    let hand_back = shared.hands_back();
     {
         let mut held = shared.held();
         let mut given_up = shared.given_up();
@@ -190,9 +190,11 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
     }
     refused
         .into_iter()
+        // What is handed back last runs first.
+        .rev()
         .filter_map(|(record, reason)| match reason {
-            Some(reason) => fail(shared, &record.id, reason, None, true),
-            None => entry(shared, &record.id, JobOutcome::Wait),
+            Some(reason) => fail(shared, &record.id, &record.token, reason, None, true),
+            None => entry(shared, &record.id, &record.token, JobOutcome::Wait),
         })
         .collect()
 }
@@ -200,6 +202,7 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
 fn fail(
     shared: &Shared,
     id: &str,
+    token: &str,
     reason: String,
     stack: Option<String>,
     unrecoverable: bool,
@@ -210,16 +213,27 @@ fn fail(
         unrecoverable,
         delay: None,
     };
-    entry(shared, id, outcome)
+    entry(shared, id, token, outcome)
+}
+
+/// Takes out the run that an entry speaks of, and no later run of its job.
+fn remove(shared: &Shared, entry: &Entry) -> Option<Held> {
+    let mut held = shared.held();
+    match held.entry(entry.id.clone()) {
+        Occupied(job) if job.get().record.token == entry.token => Some(job.remove()),
+        _ => None,
+    }
 }
 
 /// Takes note of what the script said about one job.
 fn settle(shared: &Shared, entry: &Entry, code: i64) -> Option<Entry> {
     match Code::from_value(code) {
         None => {
-            let held = shared.held().remove(&entry.id);
+            let held = remove(shared, entry);
             match entry.outcome {
-                "completed" if entry.watched => shared.sink.completed(&entry.id),
+                "completed" if entry.watched => {
+                    shared.sink.completed(&entry.id, &entry.token);
+                }
                 "completed" | "wait" => {}
                 _ => {
                     if let Some(held) = held {
@@ -233,18 +247,32 @@ fn settle(shared: &Shared, entry: &Entry, code: i64) -> Option<Entry> {
         // What every client of this wire makes of a parent that ends too early: a failed attempt.
         Some(Code::PendingChildren) => {
             let reason = format!("Job {} has pending dependencies. moveToFinished", entry.id);
-            fail(shared, &entry.id, reason.clone(), Some(reason), false)
+            fail(
+                shared,
+                &entry.id,
+                &entry.token,
+                reason.clone(),
+                Some(reason),
+                false,
+            )
         }
         Some(Code::FailedChildren) => {
             let reason = format!(
                 "Cannot complete job {} because it has at least one failed child. moveToFinished",
                 entry.id
             );
-            fail(shared, &entry.id, reason.clone(), Some(reason), true)
+            fail(
+                shared,
+                &entry.id,
+                &entry.token,
+                reason.clone(),
+                Some(reason),
+                true,
+            )
         }
         Some(code) => {
-            if let Some(held) = shared.held().remove(&entry.id) {
-                shared.sink.lock_lost(held.record);
+            if let Some(held) = remove(shared, entry).filter(|held| !held.lost) {
+                shared.lose(vec![held.record]);
             }
             shared.sink.error(Error::Script {
                 operation: "writing the outcome",
@@ -266,7 +294,7 @@ pub(super) async fn recover(
     pending: &mut Vec<Entry>,
     backoff: &mut Backoff,
 ) {
-    let started = Instant::now();
+    let mut closing_since = None;
     let mut batches = vec![batch];
     loop {
         let attempt = match batches.last() {
@@ -282,7 +310,11 @@ pub(super) async fn recover(
             }
             continue;
         };
-        if shared.is_closing() && started.elapsed() > LAST_TRY {
+        if shared.is_closing()
+            && closing_since.get_or_insert_with(Instant::now).elapsed() > LAST_TRY
+        {
+            pending.extend(batches.into_iter().flatten());
+            shared.sink.error(error);
             return;
         }
         let for_good = matches!(
@@ -299,7 +331,7 @@ pub(super) async fn recover(
             }
             Some(batch) if for_good => {
                 for entry in batch {
-                    shared.held().remove(&entry.id);
+                    remove(shared, &entry);
                     shared.given_up().insert(entry.id.clone());
                     shared.sink.error(Error::Broken(format!(
                         "the outcome of job {} can't be written ({error}); when its lock runs out it is tried again",

@@ -19,14 +19,16 @@ pub(super) async fn renew_locks(shared: Arc<Shared>) {
     loop {
         sleep(age).await;
         let mut aged: Vec<(String, String)> = Vec::new();
+        let mut lost = Vec::new();
         for (id, job) in shared.held().iter_mut().filter(|(_, job)| !job.lost) {
-            if job.renewed.elapsed() >= life {
+            if job.renewed.elapsed() >= life && !job.finishing {
                 job.lost = true;
-                shared.sink.lock_lost(Arc::clone(&job.record));
+                lost.push(Arc::clone(&job.record));
             } else if job.renewed.elapsed() >= age {
                 aged.push((id.clone(), job.record.token.clone()));
             }
         }
+        shared.lose(lost);
         for batch in aged.chunks(BATCH) {
             let sent = Instant::now();
             let mut call = Call::new(&scripts::EXTEND_LOCKS, &shared.keys);
@@ -47,9 +49,10 @@ pub(super) async fn renew_locks(shared: Arc<Shared>) {
 }
 
 fn note_renewal(shared: &Shared, batch: &[(String, String)], lost: &[String], sent: Instant) {
+    let mut gone = Vec::new();
     let mut held = shared.held();
-    for (id, _) in batch {
-        let Some(job) = held.get_mut(id) else {
+    for (id, token) in batch {
+        let Some(job) = held.get_mut(id).filter(|job| job.record.token == *token) else {
             continue;
         };
         if !lost.contains(id) {
@@ -57,7 +60,9 @@ fn note_renewal(shared: &Shared, batch: &[(String, String)], lost: &[String], se
         } else if !job.finishing && !job.lost {
             // While its finish is under way a missing lock is what success looks like.
             job.lost = true;
-            shared.sink.lock_lost(Arc::clone(&job.record));
+            gone.push(Arc::clone(&job.record));
         }
     }
+    drop(held);
+    shared.lose(gone);
 }

@@ -14,7 +14,7 @@ use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -90,11 +90,11 @@ pub trait Sink: Send + Sync + 'static {
     /// Jobs to run now.
     fn jobs(&self, jobs: Vec<Arc<JobRecord>>);
     /// A job was written down as completed.
-    fn completed(&self, id: &str);
+    fn completed(&self, id: &str, token: &str);
     /// A job's attempt was written down as failed.
     fn failed(&self, job: Arc<JobRecord>, reason: &str);
-    /// The lock is gone: the result will not be written.
-    fn lock_lost(&self, job: Arc<JobRecord>);
+    /// The lock is gone: the result will not be written. True where the job had not begun, and so will never be finished.
+    fn lock_lost(&self, job: Arc<JobRecord>) -> bool;
     /// A job whose worker died was queued again.
     fn stalled(&self, id: &str);
     /// Nothing waits any more.
@@ -126,14 +126,44 @@ struct Shared {
     given_up: Mutex<HashSet<String>>,
     concurrency: AtomicUsize,
     paused: AtomicBool,
-    /// 0 running, 1 closing, 2 closing without waiting for processors.
-    closing: watch::Sender<u8>,
+    closing: watch::Sender<Closing>,
     wake: Notify,
     sink: Arc<dyn Sink>,
+    /// What all of its lock tokens begin with.
     token: String,
+    exchanges: AtomicU64,
+}
+
+/// How far a worker is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closing {
+    /// It runs.
+    No,
+    /// It takes no more jobs and waits for those it holds.
+    Graceful,
+    /// The same, and what a call under way still brings is handed back unseen.
+    HandingBack,
+    /// It waits for nobody; what has ended is written.
+    Now,
 }
 
 impl Shared {
+    /// A token of its own for each exchange, so that a run whose lock was lost can't speak for a later run of its job.
+    fn next_token(&self) -> String {
+        let number = self.exchanges.fetch_add(1, Ordering::Relaxed);
+        format!("{}:{number}", self.token)
+    }
+
+    /// Says that locks are gone. Not to be called while `held` is locked.
+    fn lose(&self, lost: Vec<Arc<JobRecord>>) {
+        for record in lost {
+            if self.sink.lock_lost(Arc::clone(&record)) {
+                self.held().remove(&record.id);
+                self.wake.notify_one();
+            }
+        }
+    }
+
     fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,18 +173,21 @@ impl Shared {
     }
 
     fn is_closing(&self) -> bool {
-        *self.closing.borrow() > 0
+        *self.closing.borrow() > Closing::No
     }
 
-    fn is_forced(&self) -> bool {
-        *self.closing.borrow() > 1
+    fn hands_back(&self) -> bool {
+        *self.closing.borrow() >= Closing::HandingBack
     }
 }
+
+/// The id and token of a job, and what became of it.
+type Finished = (String, String, JobOutcome);
 
 /// A running worker.
 pub struct Worker {
     shared: Arc<Shared>,
-    finished: mpsc::UnboundedSender<(String, JobOutcome)>,
+    finished: mpsc::UnboundedSender<Finished>,
 }
 
 impl Worker {
@@ -175,10 +208,11 @@ impl Worker {
             given_up: Mutex::default(),
             concurrency: AtomicUsize::new(settings.concurrency),
             paused: AtomicBool::new(settings.paused),
-            closing: watch::Sender::new(0),
+            closing: watch::Sender::new(Closing::No),
             wake: Notify::new(),
             sink,
             token: uuid::Uuid::new_v4().to_string(),
+            exchanges: AtomicU64::new(0),
             settings,
             keys,
         });
@@ -188,8 +222,10 @@ impl Worker {
 
     /// Says what became of a job; written together with whatever else has ended by then. False where the job's lock was
     /// lost: then nothing will be written, and nothing more will be said of the job.
-    pub fn finish(&self, id: String, outcome: JobOutcome) -> bool {
+    pub fn finish(&self, id: String, token: String, outcome: JobOutcome) -> bool {
         let is_ours = match self.shared.held().entry(id.clone()) {
+            // An earlier run of the job: its lock was lost, and it was fetched again since.
+            Entry::Occupied(job) if job.get().record.token != token => false,
             Entry::Occupied(job) if job.get().lost => {
                 job.remove();
                 false
@@ -199,7 +235,7 @@ impl Worker {
         };
         if is_ours {
             // Nobody listens after the close; the job's lock runs out and another worker takes it.
-            let _ = self.finished.send((id, outcome));
+            let _ = self.finished.send((id, token, outcome));
         } else {
             // Its slot is free again.
             self.shared.wake.notify_one();
@@ -221,9 +257,8 @@ impl Worker {
         self.shared.wake.notify_one();
     }
 
-    /// Ends the worker: takes no more jobs, waits for those held unless `force`, then reports `closed`.
-    pub fn close(&self, force: bool) {
-        let level = if force { 2 } else { 1 };
+    /// Ends the worker, which then reports `closed`. Only more haste changes what was said before.
+    pub fn close(&self, level: Closing) {
         self.shared.closing.send_if_modified(|now| {
             let more = level > *now;
             *now = level.max(*now);

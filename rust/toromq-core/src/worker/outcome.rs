@@ -106,8 +106,9 @@ fn keep(record: &JobRecord, option: &str, default: &str) -> String {
     let part = |policy: &Map<String, Value>, name: &str| {
         policy
             .get(name)
-            .filter(|value| value.is_number())
-            .map(ToString::to_string)
+            .and_then(Value::as_f64)
+            // As the script reads numbers: digits, and a point at most.
+            .map(|number| format!("{}", number.clamp(0.0, 1e15)))
             .unwrap_or_default()
     };
     match policy {
