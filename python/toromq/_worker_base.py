@@ -6,19 +6,18 @@ import asyncio
 import contextvars
 import inspect
 import json
-import logging
 import math
 import os
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, NamedTuple, cast
 
 from toromq import _bridge
 from toromq._bridge import to_json
 from toromq._failure import failure_of
 from toromq._job_fields import DataT, JobFields, ResultT, Stored
+from toromq._listeners import Listeners
 from toromq.connection import Connection, connection_of
 from toromq.errors import ConfigurationError, RateLimitError, SerializationError, ToroError, UnrecoverableError
 from toromq.options import (
@@ -32,19 +31,7 @@ from toromq.options import (
     with_hints,
 )
 
-log = logging.getLogger("toromq")
-
-EVENTS: Final = frozenset(
-    (
-        "active", "completed", "failed", "progress", "stalled", "drained", "paused", "resumed", "ready", "closing",
-        "closed", "error", "lock_lost",
-    )
-)  # fmt: skip
-# Seconds for which the same error is logged once.
-_LOG_PAUSE: Final = 10.0
 _BUILT_IN_BACKOFFS: Final = frozenset(("fixed", "exponential"))
-Listener = Callable[..., Any]
-ListenerT = TypeVar("ListenerT", bound=Listener)
 
 
 class RateLimit(NamedTuple):
@@ -54,9 +41,15 @@ class RateLimit(NamedTuple):
     duration: int
 
 
-class WorkerBase(Generic[DataT, ResultT]):
+class WorkerBase(Listeners, Generic[DataT, ResultT]):
     """The part of a worker that waits for nothing."""
 
+    EVENTS = frozenset(
+        (
+            "active", "completed", "failed", "progress", "stalled", "drained", "paused", "resumed", "ready", "closing",
+            "closed", "error", "lock_lost",
+        )
+    )  # fmt: skip
     _job_type: ClassVar[Any]
     _queue_type: ClassVar[Any]
     # Plain functions run in threads, so their job's methods block, in both faces.
@@ -87,6 +80,7 @@ class WorkerBase(Generic[DataT, ResultT]):
     ) -> None:
         """See Worker."""
         self.queue_name = check_queue_name(queue_name)
+        super().__init__(f"worker of {self.queue_name}")
         if processor is not None and not callable(processor):
             raise ConfigurationError(f"processor: got {processor!r}; allowed is a function that takes a job")
         if backoff_strategy is not None and not callable(backoff_strategy):
@@ -128,7 +122,6 @@ class WorkerBase(Generic[DataT, ResultT]):
             self._blocking_queue = self._blocking_queue_type(queue_name, connection=self._connection, prefix=prefix)
         for queue in (self._queue, self._blocking_queue):
             queue._on_progress = self._progressed
-        self._listeners: dict[str, list[Listener]] = {}
         self._hand: _bridge.NativeByHand | None = None
         self._native: _bridge.NativeWorker | None = None
         self._ticket = 0
@@ -137,79 +130,9 @@ class WorkerBase(Generic[DataT, ResultT]):
         self._results: dict[tuple[str, str], tuple[JobFields[Any, Any], Any]] = {}
         self._errors: dict[tuple[str, str], BaseException] = {}
         self._inside = threading.local()
-        self._logged: dict[str, float] = {}
         self._context = contextvars.copy_context()
         self._is_closed = False
         self._pid = 0
-
-    def on(self, event: str, listener: ListenerT | None = None) -> Any:
-        """Call `listener` at an event; without one, a decorator.
-
-        Listeners get: active (job), completed (job, result), failed (job, error), progress (job, progress), stalled
-        (job id), lock_lost (job), error (error), closing (reason); drained, paused, resumed, ready and closed nothing.
-        """
-        if event not in EVENTS:
-            raise ConfigurationError(f"event: got {event!r}; allowed are {', '.join(sorted(EVENTS))}")
-        if listener is None:
-            return lambda listener: self.on(event, listener)
-        self._check_listener(listener)
-        self._listeners.setdefault(event, []).append(listener)
-        return listener
-
-    def once(self, event: str, listener: ListenerT) -> ListenerT:
-        """Call `listener` at the next such event only."""
-
-        def first(*arguments: Any) -> Any:
-            self.off(event, first)
-            return listener(*arguments)
-
-        self._check_listener(listener)
-        first.listener = listener  # type: ignore[attr-defined]
-        self.on(event, first)
-        return listener
-
-    def off(self, event: str, listener: Listener) -> None:
-        """Stop calling a listener, whether it was given to `on` or `once`."""
-        for known in self._listeners.get(event, ()):
-            if known == listener or getattr(known, "listener", None) == listener:
-                self._listeners[event].remove(known)
-                return
-
-    def _check_listener(self, listener: Listener) -> None:
-        if not callable(listener):
-            raise ConfigurationError(f"listener: got {listener!r}; allowed is a function")
-        if self._job_type is self._blocking_job_type and inspect.iscoroutinefunction(listener):
-            raise ConfigurationError("listener: nothing would await an async function here; use toromq.Worker for it")
-
-    def _tell(self, event: str, *arguments: Any) -> None:
-        """Call the listeners of an event where this face calls them; from any thread."""
-        self._emit(event, *arguments)
-
-    def _emit(self, event: str, *arguments: Any) -> list[Any]:
-        """Call the listeners of an event here and now; give what they returned."""
-        listeners = self._listeners.get(event)
-        if not listeners:
-            if event == "error":
-                self._log_error(str(arguments[0]))
-            return []
-        answers = []
-        for listener in list(listeners):
-            try:
-                answers.append(listener(*arguments))
-            except BaseException as error:
-                log.exception("a listener for %s of worker of %s raised", event, self.queue_name)
-                # A program's wish to end is heard where it can be; a thread of ours would end alone, without a word.
-                if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
-                    raise
-        return answers
-
-    def _log_error(self, message: str) -> None:
-        now = time.monotonic()
-        # While Redis is away every try fails with the same words.
-        if now - self._logged.get(message, -_LOG_PAUSE) >= _LOG_PAUSE:
-            self._logged = {known: when for known, when in self._logged.items() if now - when < _LOG_PAUSE}
-            self._logged[message] = now
-            log.error("worker of %s: %s", self.queue_name, message)
 
     def _check_start(self) -> None:
         if self._native is not None or self._is_closed:

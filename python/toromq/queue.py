@@ -1,35 +1,19 @@
-"""Queues: adding jobs and looking at them."""
+"""Queues: adding jobs, looking at them and controlling them."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, Unpack
+from collections.abc import Iterable, Mapping
+from typing import Any, Self, Unpack
 
-from toromq._bridge import NativeQueue, make, port, to_json, version
+from toromq._bridge import port, to_json
 from toromq._job_fields import DataT, ResultT
-from toromq.connection import Connection, connection_of
 from toromq.errors import ConfigurationError
 from toromq.job import Job
-from toromq.options import (
-    MISSING,
-    STATES,
-    JobLogs,
-    JobOptions,
-    Missing,
-    check_prefix,
-    check_queue_name,
-    flag,
-    job_id_of,
-    packed,
-    states_of,
-    text,
-    whole,
-    with_hints,
-)
+from toromq.options import MISSING, JobOptions, Missing, job_id_of, packed, text, whole
+from toromq.queue_getters import QueueGetters
 
 
-class Queue(Generic[DataT, ResultT]):
+class Queue(QueueGetters[DataT, ResultT]):
     """A named set of jobs in Redis. Making one has no side effect; the first operation connects.
 
     Args:
@@ -43,45 +27,7 @@ class Queue(Generic[DataT, ResultT]):
     Operations raise RedisConnectionError when Redis stays away for the connection's `command_timeout`.
     """
 
-    @with_hints
-    def __init__(
-        self,
-        name: str,
-        /,
-        *,
-        connection: Connection | str | None = None,
-        prefix: str = "bull",
-        default_job_options: JobOptions | None = None,
-        max_len_events: int | None = None,
-    ) -> None:
-        """See the class."""
-        self.name = check_queue_name(name)
-        self.prefix = check_prefix(prefix)
-        if default_job_options is not None and not isinstance(default_job_options, Mapping):
-            raise ConfigurationError(f"default_job_options: got {default_job_options!r}; allowed are options of a job")
-        self.default_job_options: JobOptions = default_job_options or {}
-        packed("check", b"{}", {}, self.default_job_options, "default_job_options.")
-        self._connection = connection_of(connection)
-        self._owns_connection = self._connection is not connection
-        self._max_events = None if max_len_events is None else whole("max_len_events", max_len_events, 0)
-        self._made: tuple[int, NativeQueue] | None = None
-        self._on_progress: Callable[[Job[Any, Any], Any], None] | None = None
-
-    def _native(self) -> NativeQueue:
-        pid = os.getpid()
-        # A forked child must not use its parent's connection.
-        if self._made is None or self._made[0] != pid:
-            connection = self._connection._native()
-            writer = f"toromq:{version}"
-            made = make(NativeQueue, connection, self.prefix, self.name, writer, self._max_events)
-            self._made = (pid, made)
-        return self._made[1]
-
-    def _progressed(self, job: Job[Any, Any], progress: Any) -> None:
-        if self._on_progress is not None:
-            self._on_progress(job, progress)
-
-    async def __aenter__(self) -> Queue[DataT, ResultT]:
+    async def __aenter__(self) -> Self:
         """Give the queue itself."""
         return self
 
@@ -147,36 +93,6 @@ class Queue(Generic[DataT, ResultT]):
             "priority": b"%d" % priority,
         }
         return Job(self, (job_id, "", 0, 0, fields))
-
-    async def get_job(self, job_id: str) -> Job[DataT, ResultT] | None:
-        """The job with this id, or None."""
-        stored = await port().call(self._native().get_job, job_id_of(job_id))
-        return None if stored is None else Job(self, stored)
-
-    async def get_jobs(
-        self, types: str | Sequence[str] | None = None, start: int = 0, end: int = -1, asc: bool = False
-    ) -> list[Job[DataT, ResultT]]:
-        """Jobs in the given states (default: all), each state's range on its own; newest first unless `asc`."""
-        states = states_of((types,) if isinstance(types, str) else STATES if types is None else types)
-        bounds = whole("start", start, -(2**53)), whole("end", end, -(2**53)), flag("asc", asc)
-        found = await port().call(self._native().get_jobs, states, *bounds)
-        return [Job(self, stored) for stored in found]
-
-    async def get_job_counts(self, *types: str) -> dict[str, int]:
-        """How many jobs each state holds, at one moment; all states without arguments."""
-        states = states_of(types or STATES)
-        counts = await port().call(self._native().get_counts, states)
-        return dict(zip(states, counts, strict=True))
-
-    async def get_job_state(self, job_id: str) -> str:
-        """The state of a job, 'unknown' if there is none."""
-        return str(await port().call(self._native().get_state, job_id_of(job_id)))
-
-    async def get_job_logs(self, job_id: str, start: int = 0, end: int = -1, asc: bool = True) -> JobLogs:
-        """Lines of a job's log."""
-        bounds = whole("start", start, -(2**53)), whole("end", end, -(2**53)), flag("asc", asc)
-        lines, count = await port().call(self._native().get_logs, job_id_of(job_id), *bounds)
-        return JobLogs(lines, count)
 
     async def update_job_progress(self, job_id: str, progress: Any) -> None:
         """Store and publish a job's progress.

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Awaitable
 from typing import Any, Self
 
 from toromq import sync
 from toromq._bridge import is_receiving, port, to_json
 from toromq._job_fields import DataT, ResultT, Stored
+from toromq._listeners import AsyncListeners
 from toromq._tasks import TaskRunner
-from toromq._worker_base import WorkerBase, as_delay, log
+from toromq._worker_base import WorkerBase, as_delay
 from toromq.errors import RateLimitError, ToroError
 from toromq.job import Job, by_hand
 from toromq.queue import Queue
 
 
-class Worker(WorkerBase[DataT, ResultT]):
+class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
     """Takes jobs from a queue and runs a processor on them, at most `concurrency` at once.
 
     A job runs at least once: it runs again when its worker died or was cut off from Redis for longer than
@@ -43,6 +43,10 @@ class Worker(WorkerBase[DataT, ResultT]):
         remove_on_fail: the same for failed jobs.
         backoff_strategy: for backoff types of your own: (attempt, type, error, job) to milliseconds, -1 for no retry.
             May be async.
+
+    Events, for `on`, and what listeners get: active (job), completed (job, result), failed (job, error), progress
+    (job, progress), stalled (job id), lock_lost (job), error (error), closing (reason); drained, paused, resumed, ready
+    and closed nothing.
 
     Constructing one has no side effect: `async with worker`, `await worker.run()` or `toromq.run(worker)` starts it.
 
@@ -144,14 +148,8 @@ class Worker(WorkerBase[DataT, ResultT]):
     def _prepare(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks = TaskRunner(self._run_job, self._hand_back)
-        self._background: set[asyncio.Future[Any]] = set()
         assert self._ended is not None
         self._keep_task(asyncio.ensure_future(self._end_with_the_loop(self._ended)))
-
-    def _keep_task(self, task: asyncio.Future[Any]) -> None:
-        # The loop alone holds a task weakly.
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
     async def _end_with_the_loop(self, ended: asyncio.Event) -> None:
         try:
@@ -189,12 +187,6 @@ class Worker(WorkerBase[DataT, ResultT]):
             # The loop is gone when a thread outlives it; then nobody listens.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._emit, event, *arguments)
-
-    def _emit(self, event: str, *arguments: Any) -> list[Any]:
-        for answer in super()._emit(event, *arguments):
-            if inspect.isawaitable(answer):
-                self._keep_task(asyncio.ensure_future(_listen(answer, event, self.queue_name)))
-        return []
 
     def _receive(self, message: tuple[str, Any]) -> None:
         if message[0] == "jobs":
@@ -249,10 +241,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-async def _listen(answer: Awaitable[Any], event: str, queue_name: str) -> None:
-    try:
-        await answer
-    except Exception:
-        log.exception("a listener for %s of worker of %s raised", event, queue_name)

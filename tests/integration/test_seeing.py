@@ -396,7 +396,7 @@ def test_the_same_error_is_logged_once_in_a_while(
     redisbox: RedisBox, face: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("toromq._worker_base.time.monotonic", lambda: now)
+    monkeypatch.setattr("toromq._listeners.time.monotonic", lambda: now)
     worker = face.Worker("q", connection=redisbox.url)
     for error in ("away", "away", "refused", "away"):
         worker._tell("error", ToroError(error))

@@ -1,6 +1,7 @@
 """The same queues without `await`: every name of `toromq`, blocking the thread that calls it and nothing else.
 
-`queue.py`, `job.py` and `worker.py` here are made from the files of those names one folder up by `tools/make_sync.py`.
+`queue.py`, `queue_getters.py`, `job.py` and `worker.py` here are made from the files of those names one folder up by
+`tools/make_sync.py`.
 """
 
 from toromq._worker_base import RateLimit

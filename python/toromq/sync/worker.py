@@ -9,12 +9,13 @@ from typing import Self
 from toromq._bridge import blocking_port as port
 from toromq._bridge import is_receiving
 from toromq._job_fields import DataT, ResultT
+from toromq._listeners import Listeners
 from toromq._worker_base import WorkerBase
 from toromq.sync.job import Job, by_hand
 from toromq.sync.queue import Queue
 
 
-class Worker(WorkerBase[DataT, ResultT]):
+class Worker(WorkerBase[DataT, ResultT], Listeners):
     """Takes jobs from a queue and runs a processor on them, at most `concurrency` at once.
 
     A job runs at least once: it runs again when its worker died or was cut off from Redis for longer than
@@ -39,6 +40,10 @@ class Worker(WorkerBase[DataT, ResultT]):
         remove_on_fail: the same for failed jobs.
         backoff_strategy: for backoff types of your own: (attempt, type, error, job) to milliseconds, -1 for no retry.
             May be async.
+
+    Events, for `on`, and what listeners get: active (job), completed (job, result), failed (job, error), progress
+    (job, progress), stalled (job id), lock_lost (job), error (error), closing (reason); drained, paused, resumed, ready
+    and closed nothing.
 
     Constructing one has no side effect: `with worker`, `worker.run()` or `toromq.run(worker)` starts it.
 

@@ -15,8 +15,6 @@ use crate::{
     runtime::{self, OfProcess},
 };
 
-type Added = (String, String, Vec<u8>, Vec<u8>, i64, i64, i64, bool);
-
 /// One queue of the engine.
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeQueue {
@@ -37,154 +35,74 @@ impl NativeQueue {
     }
 }
 
-#[pymethods]
-impl NativeQueue {
-    #[new]
-    fn new(
-        connection: &NativeConnection,
-        prefix: &str,
-        name: &str,
-        version: String,
-        max_events: Option<u64>,
-    ) -> PyResult<Self> {
-        let runtime = runtime::handle()?;
-        let _entered = runtime.enter();
-        let keys = QueueKeys::new(prefix, name);
-        let queue = Queue::new(connection.link(), keys, version, max_events);
-        Ok(Self {
-            queue: OfProcess::new(Arc::new(queue)),
-        })
-    }
+fn nothing((): ()) -> Item {
+    Item::None
+}
 
-    fn add(&self, port: &Port, ticket: u64, jobs: Vec<Added>) -> PyResult<()> {
-        let jobs = jobs
-            .into_iter()
-            .map(
-                |(id, name, data, opts, timestamp, delay, priority, lifo)| NewJob {
-                    id,
-                    name,
-                    data,
-                    opts,
-                    timestamp,
-                    delay,
-                    priority,
-                    lifo,
-                },
-            )
-            .collect();
-        let queue = Arc::clone(&self.queue);
-        Self::start(
-            port,
-            ticket,
-            async move { queue.add(jobs).await },
-            Item::Texts,
-        )
-    }
+/// Every operation of the engine's queue as a method: its name and arguments, the call, and what its answer becomes.
+macro_rules! operations {
+    ($($name:ident($($arg:ident: $kind:ty),*) = |$queue:ident| $call:expr => $item:expr;)*) => {
+        #[pymethods]
+        impl NativeQueue {
+            #[new]
+            fn new(
+                connection: &NativeConnection,
+                prefix: &str,
+                name: &str,
+                version: String,
+                max_events: Option<u64>,
+            ) -> PyResult<Self> {
+                let runtime = runtime::handle()?;
+                let _entered = runtime.enter();
+                let keys = QueueKeys::new(prefix, name);
+                let queue = Queue::new(connection.link(), keys, version, max_events);
+                Ok(Self {
+                    queue: OfProcess::new(Arc::new(queue)),
+                })
+            }
 
-    fn get_job(&self, port: &Port, ticket: u64, id: String) -> PyResult<()> {
-        let queue = Arc::clone(&self.queue);
-        Self::start(
-            port,
-            ticket,
-            async move { queue.get_job(&id).await },
-            Item::Job,
-        )
-    }
+            $(
+                #[allow(clippy::too_many_arguments)]
+                fn $name(&self, port: &Port, ticket: u64, $($arg: $kind),*) -> PyResult<()> {
+                    let $queue = Arc::clone(&self.queue);
+                    Self::start(port, ticket, async move { $call.await }, $item)
+                }
+            )*
+        }
+    };
+}
 
-    fn get_jobs(
-        &self,
-        port: &Port,
-        ticket: u64,
-        states: Vec<String>,
-        start: i64,
-        last: i64,
-        asc: bool,
-    ) -> PyResult<()> {
-        let queue = Arc::clone(&self.queue);
-        Self::start(
-            port,
-            ticket,
-            async move { queue.get_jobs(&states, start, last, asc).await },
-            Item::Jobs,
-        )
-    }
+operations! {
+    add(jobs: Vec<Added>) = |queue| queue.add(jobs.into_iter().map(NewJob::from).collect()) => Item::Texts;
 
-    fn get_counts(&self, port: &Port, ticket: u64, states: Vec<String>) -> PyResult<()> {
-        let queue = Arc::clone(&self.queue);
-        Self::start(
-            port,
-            ticket,
-            async move { queue.get_counts(&states).await },
-            Item::Numbers,
-        )
-    }
+    get_job(id: String) = |queue| queue.get_job(&id) => Item::Job;
+    get_jobs(states: Vec<String>, start: i64, last: i64, asc: bool)
+        = |queue| queue.get_jobs(&states, start, last, asc) => Item::Jobs;
+    get_counts(states: Vec<String>) = |queue| queue.get_counts(&states) => Item::Numbers;
+    get_state(id: String) = |queue| queue.get_state(&id) => Item::Text;
+    get_logs(id: String, start: i64, last: i64, asc: bool)
+        = |queue| queue.get_logs(&id, start, last, asc) => |(lines, count)| Item::Logs(lines, count);
 
-    fn get_state(&self, port: &Port, ticket: u64, id: String) -> PyResult<()> {
-        let queue = Arc::clone(&self.queue);
-        Self::start(
-            port,
-            ticket,
-            async move { queue.get_state(&id).await },
-            Item::Text,
-        )
-    }
+    update_data(id: String, data: Vec<u8>) = |queue| queue.update_data(&id, &data) => nothing;
+    update_progress(id: String, progress: Vec<u8>) = |queue| queue.update_progress(&id, &progress) => nothing;
+    add_log(id: String, line: String, keep: i64) = |queue| queue.add_log(&id, &line, keep) => Item::Number;
+}
 
-    fn get_logs(
-        &self,
-        port: &Port,
-        ticket: u64,
-        id: String,
-        start: i64,
-        last: i64,
-        asc: bool,
-    ) -> PyResult<()> {
-        let queue = Arc::clone(&self.queue);
-        let logs = async move { queue.get_logs(&id, start, last, asc).await };
-        Self::start(port, ticket, logs, |(lines, count)| {
-            Item::Logs(lines, count)
-        })
-    }
+/// A job to add, as Python gives it.
+#[derive(FromPyObject)]
+struct Added(String, String, Vec<u8>, Vec<u8>, i64, i64, i64, bool);
 
-    fn update_data(&self, port: &Port, ticket: u64, id: String, data: Vec<u8>) -> PyResult<()> {
-        let queue = Arc::clone(&self.queue);
-        Self::start(
-            port,
-            ticket,
-            async move { queue.update_data(&id, &data).await },
-            |()| Item::None,
-        )
-    }
-
-    fn update_progress(
-        &self,
-        port: &Port,
-        ticket: u64,
-        id: String,
-        progress: Vec<u8>,
-    ) -> PyResult<()> {
-        let queue = Arc::clone(&self.queue);
-        Self::start(
-            port,
-            ticket,
-            async move { queue.update_progress(&id, &progress).await },
-            |()| Item::None,
-        )
-    }
-
-    fn add_log(
-        &self,
-        port: &Port,
-        ticket: u64,
-        id: String,
-        line: String,
-        keep: i64,
-    ) -> PyResult<()> {
-        let queue = Arc::clone(&self.queue);
-        Self::start(
-            port,
-            ticket,
-            async move { queue.add_log(&id, &line, keep).await },
-            Item::Number,
-        )
+impl From<Added> for NewJob {
+    fn from(Added(id, name, data, opts, timestamp, delay, priority, lifo): Added) -> Self {
+        Self {
+            id,
+            name,
+            data,
+            opts,
+            timestamp,
+            delay,
+            priority,
+            lifo,
+        }
     }
 }

@@ -1,16 +1,19 @@
-//! Producing and looking: jobs added in batches, jobs and counts read.
+//! Producing: concurrent adds share a round trip; a repeated add is recognised by its reserved id.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use redis::{Cmd, Value};
-use tokio::{sync::mpsc, sync::oneshot, time::Instant};
+use redis::Value;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
+use super::{FIRST_PAUSE, LONGEST_PAUSE, Queue};
 use crate::{
     error::{Error, Outcome, Result},
-    job::JobRecord,
     keys::QueueKeys,
     link::{Call, Link, integer, items, text},
-    scripts::{self, Code},
+    scripts,
 };
 
 /// A job to add. Everything was checked by the caller.
@@ -36,48 +39,13 @@ pub struct NewJob {
 
 // Holds Redis for about a millisecond.
 const BATCH: usize = 250;
-// Between tries: short enough for a server that only restarts, long enough not to burden one that struggles.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-struct Request {
+pub(super) struct Request {
     jobs: Vec<NewJob>,
     reply: oneshot::Sender<Result<Vec<String>>>,
     deadline: Instant,
 }
 
-/// One queue, for producing and looking.
-#[derive(Debug)]
-pub struct Queue {
-    keys: QueueKeys,
-    link: Arc<Link>,
-    requests: mpsc::UnboundedSender<Request>,
-    timeout: Duration,
-}
-
 impl Queue {
-    /// A queue on a connection that others may use as well. Nothing is sent until it is used. Must be called within a
-    /// Tokio runtime.
-    #[must_use]
-    pub fn new(link: Arc<Link>, keys: QueueKeys, version: String, max_events: Option<u64>) -> Self {
-        let (requests, incoming) = mpsc::unbounded_channel();
-        let producer = Producer {
-            keys: keys.clone(),
-            link: Arc::clone(&link),
-            version,
-            max_events: max_events.map_or_else(String::new, |length| length.to_string()),
-            next: 1,
-            last: 0,
-        };
-        tokio::spawn(producer.run(incoming));
-        Self {
-            keys,
-            timeout: link.command_timeout(),
-            link,
-            requests,
-        }
-    }
-
     /// Adds jobs; gives their ids in the order given.
     ///
     /// What is added while another call is under way goes together in the next one.
@@ -95,202 +63,6 @@ impl Queue {
         self.requests.send(request).map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
-
-    /// A job by its id.
-    ///
-    /// # Errors
-    ///
-    /// As [`Link::send`].
-    pub async fn get_job(&self, id: &str) -> Result<Option<JobRecord>> {
-        let stored = self
-            .send("get_job", redis::cmd("HGETALL").arg(self.keys.job(id)))
-            .await?;
-        let record = JobRecord::new(id.to_owned(), String::new(), stored);
-        Ok(if record.fields.is_empty() {
-            None
-        } else {
-            Some(record)
-        })
-    }
-
-    /// Jobs by state.
-    ///
-    /// # Errors
-    ///
-    /// As [`Link::call`].
-    pub async fn get_jobs(
-        &self,
-        states: &[String],
-        start: i64,
-        last: i64,
-        asc: bool,
-    ) -> Result<Vec<JobRecord>> {
-        let mut call = Call::new(&scripts::GET_JOBS, &self.keys);
-        call.arg(self.keys.base())
-            .number(start)
-            .number(last)
-            .arg(if asc { "1" } else { "" });
-        for state in states {
-            call.arg(state);
-        }
-        let found = items(self.call(&call).await?);
-        Ok(found
-            .into_iter()
-            .filter_map(|pair| {
-                let mut pair = items(pair).into_iter();
-                let id = text(&pair.next()?);
-                Some(JobRecord::new(id, String::new(), pair.next()?))
-            })
-            .collect())
-    }
-
-    /// Counts by state, in the order asked.
-    ///
-    /// # Errors
-    ///
-    /// As [`Link::call`].
-    pub async fn get_counts(&self, states: &[String]) -> Result<Vec<i64>> {
-        let mut call = Call::new(&scripts::GET_COUNTS, &self.keys);
-        for state in states {
-            call.arg(state);
-        }
-        Ok(items(self.call(&call).await?).iter().map(integer).collect())
-    }
-
-    /// The state a job is in.
-    ///
-    /// # Errors
-    ///
-    /// As [`Link::call`].
-    pub async fn get_state(&self, id: &str) -> Result<String> {
-        let mut call = Call::new(&scripts::GET_STATE, &self.keys);
-        call.arg(id);
-        Ok(text(&self.call(&call).await?))
-    }
-
-    /// Lines of a job's log, and how many there are.
-    ///
-    /// # Errors
-    ///
-    /// As [`Link::send`].
-    pub async fn get_logs(
-        &self,
-        id: &str,
-        start: i64,
-        last: i64,
-        asc: bool,
-    ) -> Result<(Vec<String>, i64)> {
-        let key = format!("{}:logs", self.keys.job(id));
-        let (from, to) = if asc {
-            (start, last)
-        } else {
-            (-(last + 1), -(start + 1))
-        };
-        let lines = self
-            .send("get_logs", redis::cmd("LRANGE").arg(&key).arg(from).arg(to))
-            .await?;
-        let count = self.send("get_logs", redis::cmd("LLEN").arg(&key)).await?;
-        let mut lines: Vec<String> = items(lines).iter().map(text).collect();
-        if !asc {
-            lines.reverse();
-        }
-        Ok((lines, integer(&count)))
-    }
-
-    /// Replaces a job's data (JSON text).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Script`] when there is no such job.
-    pub async fn update_data(&self, id: &str, data: &[u8]) -> Result<()> {
-        let mut call = Call::on(&scripts::UPDATE_DATA, vec![self.keys.job(id)]);
-        call.arg(data);
-        self.checked("update_data", id, &call).await.map(|_| ())
-    }
-
-    /// Stores and publishes a job's progress (JSON text).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Script`] when there is no such job.
-    pub async fn update_progress(&self, id: &str, progress: &[u8]) -> Result<()> {
-        let keys = vec![
-            self.keys.job(id),
-            self.keys.of("meta"),
-            self.keys.of("events"),
-        ];
-        let mut call = Call::on(&scripts::UPDATE_PROGRESS, keys);
-        call.arg(id).arg(progress);
-        self.checked("update_progress", id, &call).await.map(|_| ())
-    }
-
-    /// Appends a line to a job's log and keeps the newest `keep`, all for 0; gives how many there are.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Script`] when there is no such job.
-    pub async fn add_log(&self, id: &str, line: &str, keep: i64) -> Result<i64> {
-        let key = self.keys.job(id);
-        let logs = format!("{key}:logs");
-        let mut call = Call::on(&scripts::ADD_LOG, vec![key, logs]);
-        call.arg(line).number(keep);
-        // A line whose answer was lost may stand already, and a second one would be a lie.
-        let reply = repeat(self.timeout, Outcome::NotDone, || self.link.call(&call)).await?;
-        Self::check("log", id, reply)
-    }
-
-    /// Sends what does no harm when it is done twice, until it is answered or the timeout has passed.
-    async fn send(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
-        repeat(self.timeout, Outcome::Unknown, || {
-            self.link.send(operation, cmd)
-        })
-        .await
-    }
-
-    /// The same for a script.
-    async fn call(&self, call: &Call) -> Result<Value> {
-        repeat(self.timeout, Outcome::Unknown, || self.link.call(call)).await
-    }
-
-    async fn checked(&self, operation: &'static str, id: &str, call: &Call) -> Result<i64> {
-        Self::check(operation, id, self.call(call).await?)
-    }
-
-    fn check(operation: &'static str, id: &str, reply: Value) -> Result<i64> {
-        let reply = integer(&reply);
-        match Code::from_value(reply) {
-            Some(code) => Err(Error::Script {
-                operation,
-                code,
-                job_id: id.to_owned(),
-            }),
-            None => Ok(reply),
-        }
-    }
-}
-
-/// Tries again while Redis can't be reached, until the timeout has passed. With `worst` not done, only what is known not
-/// to have been done is tried again.
-async fn repeat<F: Future<Output = Result<Value>>>(
-    timeout: Duration,
-    worst: Outcome,
-    once: impl Fn() -> F,
-) -> Result<Value> {
-    let deadline = Instant::now() + timeout;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match once().await {
-            Err(Error::Connection { outcome, .. })
-                if (outcome == Outcome::NotDone || worst == Outcome::Unknown)
-                    && Instant::now() + pause < deadline => {}
-            Err(Error::Server {
-                transient: true, ..
-            }) if Instant::now() + pause < deadline => {}
-            answer => return answer,
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
 }
 
 /// Why the rest of a bulk was not added, and how many of it were.
@@ -304,7 +76,7 @@ fn partly(error: &Error, stored: usize, wanted: usize) -> Error {
     }
 }
 
-struct Producer {
+pub(super) struct Producer {
     keys: QueueKeys,
     link: Arc<Link>,
     version: String,
@@ -315,7 +87,23 @@ struct Producer {
 }
 
 impl Producer {
-    async fn run(mut self, mut incoming: mpsc::UnboundedReceiver<Request>) {
+    pub(super) fn new(
+        keys: QueueKeys,
+        link: Arc<Link>,
+        version: String,
+        max_events: Option<u64>,
+    ) -> Self {
+        Self {
+            keys,
+            link,
+            version,
+            max_events: max_events.map_or_else(String::new, |length| length.to_string()),
+            next: 1,
+            last: 0,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut incoming: mpsc::UnboundedReceiver<Request>) {
         while let Some(first) = incoming.recv().await {
             let mut gathered = vec![first];
             let mut count = gathered[0].jobs.len();

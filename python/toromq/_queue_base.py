@@ -1,0 +1,59 @@
+"""What a queue is in both faces: its options, its listeners, its handle in the engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Generic
+
+from toromq._bridge import NativeQueue, make, version
+from toromq._job_fields import DataT, JobFields, ResultT
+from toromq._listeners import Listeners
+from toromq.connection import Connection, connection_of
+from toromq.errors import ConfigurationError
+from toromq.options import JobOptions, check_prefix, check_queue_name, packed, whole, with_hints
+
+
+class QueueBase(Listeners, Generic[DataT, ResultT]):
+    """The part of a queue that waits for nothing."""
+
+    EVENTS = frozenset(("waiting", "progress", "removed", "cleaned", "paused", "resumed", "error"))
+
+    @with_hints
+    def __init__(
+        self,
+        name: str,
+        /,
+        *,
+        connection: Connection | str | None = None,
+        prefix: str = "bull",
+        default_job_options: JobOptions | None = None,
+        max_len_events: int | None = None,
+    ) -> None:
+        """See Queue."""
+        self.name = check_queue_name(name)
+        super().__init__(f"queue {self.name}")
+        self.prefix = check_prefix(prefix)
+        if default_job_options is not None and not isinstance(default_job_options, Mapping):
+            raise ConfigurationError(f"default_job_options: got {default_job_options!r}; allowed are options of a job")
+        self.default_job_options: JobOptions = default_job_options or {}
+        packed("check", b"{}", {}, self.default_job_options, "default_job_options.")
+        self._connection = connection_of(connection)
+        self._owns_connection = self._connection is not connection
+        self._max_events = None if max_len_events is None else whole("max_len_events", max_len_events, 0)
+        self._made: tuple[int, NativeQueue] | None = None
+        self._on_progress: Callable[[JobFields[Any, Any], Any], None] | None = None
+
+    def _native(self) -> NativeQueue:
+        pid = os.getpid()
+        # A forked child must not use its parent's connection.
+        if self._made is None or self._made[0] != pid:
+            connection = self._connection._native()
+            writer = f"toromq:{version}"
+            made = make(NativeQueue, connection, self.prefix, self.name, writer, self._max_events)
+            self._made = (pid, made)
+        return self._made[1]
+
+    def _progressed(self, job: JobFields[Any, Any], progress: Any) -> None:
+        if self._on_progress is not None:
+            self._on_progress(job, progress)

@@ -1,0 +1,104 @@
+//! A queue without a worker: producing, looking, controlling.
+
+mod getters;
+mod jobs;
+mod producer;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use redis::{Cmd, Value};
+use tokio::{sync::mpsc, time::Instant};
+
+pub use producer::NewJob;
+
+use crate::{
+    error::{Error, Outcome, Result},
+    keys::QueueKeys,
+    link::{Call, Link, integer},
+    scripts::Code,
+};
+
+use producer::{Producer, Request};
+
+// Between tries: short enough for a server that only restarts, long enough not to burden one that struggles.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// One queue, for producing and looking.
+#[derive(Debug)]
+pub struct Queue {
+    keys: QueueKeys,
+    link: Arc<Link>,
+    requests: mpsc::UnboundedSender<Request>,
+    timeout: Duration,
+}
+
+impl Queue {
+    /// A queue on a connection that others may use as well. Nothing is sent until it is used. Must be called within a
+    /// Tokio runtime.
+    #[must_use]
+    pub fn new(link: Arc<Link>, keys: QueueKeys, version: String, max_events: Option<u64>) -> Self {
+        let (requests, incoming) = mpsc::unbounded_channel();
+        let producer = Producer::new(keys.clone(), Arc::clone(&link), version, max_events);
+        tokio::spawn(producer.run(incoming));
+        Self {
+            keys,
+            timeout: link.command_timeout(),
+            link,
+            requests,
+        }
+    }
+
+    /// Sends what does no harm when it is done twice, until it is answered or the timeout has passed.
+    async fn send(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
+        repeat(self.timeout, Outcome::Unknown, || {
+            self.link.send(operation, cmd)
+        })
+        .await
+    }
+
+    /// The same for a script.
+    async fn call(&self, call: &Call) -> Result<Value> {
+        repeat(self.timeout, Outcome::Unknown, || self.link.call(call)).await
+    }
+
+    async fn checked(&self, operation: &'static str, id: &str, call: &Call) -> Result<i64> {
+        Self::check(operation, id, self.call(call).await?)
+    }
+
+    fn check(operation: &'static str, id: &str, reply: Value) -> Result<i64> {
+        let reply = integer(&reply);
+        match Code::from_value(reply) {
+            Some(code) => Err(Error::Script {
+                operation,
+                code,
+                job_id: id.to_owned(),
+            }),
+            None => Ok(reply),
+        }
+    }
+}
+
+/// Tries again while Redis can't be reached, until the timeout has passed. With `worst` not done, only what is known not
+/// to have been done is tried again.
+async fn repeat<F: Future<Output = Result<Value>>>(
+    timeout: Duration,
+    worst: Outcome,
+    once: impl Fn() -> F,
+) -> Result<Value> {
+    let deadline = Instant::now() + timeout;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match once().await {
+            Err(Error::Connection { outcome, .. })
+                if (outcome == Outcome::NotDone || worst == Outcome::Unknown)
+                    && Instant::now() + pause < deadline => {}
+            Err(Error::Server {
+                transient: true, ..
+            }) if Instant::now() + pause < deadline => {}
+            answer => return answer,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
