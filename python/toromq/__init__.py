@@ -8,6 +8,7 @@ from toromq._worker_base import RateLimit
 from toromq.connection import Connection
 from toromq.errors import (
     ConfigurationError,
+    JobCancelledError,
     JobNotFoundError,
     RateLimitError,
     RedisConnectionError,
@@ -26,6 +27,7 @@ __all__ = [
     "ConfigurationError",
     "Connection",
     "Job",
+    "JobCancelledError",
     "JobLogs",
     "JobNotFoundError",
     "JobOptions",

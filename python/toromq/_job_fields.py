@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from toromq._bridge import from_json
-from toromq.errors import SerializationError
+from toromq._cancellation import Cancellation
+from toromq.errors import JobCancelledError, SerializationError
 
 if TYPE_CHECKING:
     # Type checkers bring it along; Python itself has no defaults for type variables before 3.13.
@@ -20,6 +21,8 @@ else:
     ResultT = TypeVar("ResultT")
 
 Stored = tuple[str, str, int, int, dict[str, bytes]]
+Run = tuple[str, str]
+"""A run of a job: its id and the token under which it was fetched."""
 
 
 class JobFields(Generic[DataT, ResultT]):
@@ -41,6 +44,35 @@ class JobFields(Generic[DataT, ResultT]):
     def __repr__(self) -> str:
         """Without data, which may be secret."""
         return f"<Job {self.id} {self.name!r} of {self.queue_name!r}>"
+
+    @property
+    def _cancellation(self) -> Cancellation:
+        # Made when it is first asked for, by whichever thread that is: most jobs have no use for one.
+        found = self.__dict__.get("_cancelling")
+        return cast(Cancellation, found or self.__dict__.setdefault("_cancelling", Cancellation()))
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether this run was told to end: by `worker.cancel_job`, a forced close, or because its lock was lost.
+
+        A plain function looks at it from time to time, for threads can't be stopped; a coroutine is cancelled as well.
+        """
+        return self._cancellation.is_set()
+
+    @property
+    def cancel_reason(self) -> str | None:
+        """Why it was told to end; None while it was not."""
+        return self._cancellation.reason
+
+    def raise_if_cancelled(self) -> None:
+        """End this run here if it was told to end.
+
+        Raises:
+            JobCancelledError: it was; the message is the reason.
+        """
+        reason = self._cancellation.reason
+        if reason is not None:
+            raise JobCancelledError(reason)
 
     def _text(self, field: str) -> str | None:
         value = self._fields.get(field)

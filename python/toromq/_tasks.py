@@ -14,15 +14,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from toromq._job_fields import Stored
+from toromq._job_fields import Run, Stored
 
 # How long jobs that never wait may keep the event loop from everything else.
 _TURN = 0.005
 # How long a job that was cancelled may go on before nobody waits for it any more.
 _LAST_TURN = 5
-
-Run = tuple[str, str]
-"""A run of a job: its id and the token under which it was fetched."""
 
 
 class _JobTask(asyncio.Task[None]):

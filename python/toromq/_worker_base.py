@@ -15,18 +15,28 @@ from typing import Any, ClassVar, Final, Generic, NamedTuple, cast
 
 from toromq import _bridge
 from toromq._bridge import to_json
+from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
 from toromq._failure import failure_of
-from toromq._job_fields import DataT, JobFields, ResultT, Stored
+from toromq._job_fields import DataT, JobFields, ResultT, Run, Stored
 from toromq._listeners import Listeners
 from toromq.connection import Connection, connection_of
-from toromq.errors import ConfigurationError, RateLimitError, SerializationError, ToroError, UnrecoverableError
+from toromq.errors import (
+    ConfigurationError,
+    JobCancelledError,
+    RateLimitError,
+    SerializationError,
+    ToroError,
+    UnrecoverableError,
+)
 from toromq.options import (
     KeepJobs,
     check_client_name,
     check_prefix,
     check_queue_name,
+    job_id_of,
     keep_policy,
     milliseconds,
+    text,
     whole,
     with_hints,
 )
@@ -127,11 +137,15 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         self._ticket = 0
         # Of jobs whose end somebody listens to: what the listener gets once Redis has it.
         # By id and token: a job may run again while an earlier run, whose lock was lost, goes on.
-        self._results: dict[tuple[str, str], tuple[JobFields[Any, Any], Any]] = {}
-        self._errors: dict[tuple[str, str], BaseException] = {}
+        self._results: dict[Run, tuple[JobFields[Any, Any], Any]] = {}
+        self._errors: dict[Run, BaseException] = {}
+        # Jobs whose processor is at work, and why those that have not begun shall fail instead.
+        self._running: dict[Run, JobFields[Any, Any]] = {}
+        self._unbegun: dict[Run, str] = {}
         self._inside = threading.local()
         self._context = contextvars.copy_context()
         self._is_closed = False
+        self._is_forced = False
         self._pid = 0
 
     def _check_start(self) -> None:
@@ -145,7 +159,10 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         """Get ready to start."""
 
     def _cancel_all(self) -> Any:
-        """Cancel the processors that can be cancelled: none that run in threads."""
+        """Cancel the processors that can be cancelled; those that run in threads are told to end."""
+        self._is_forced = True
+        for job in list(self._running.values()):
+            job._cancellation.set(WORKER_CLOSES)
 
     def _refuse_inside(self) -> None:
         if getattr(self._inside, "running", False):
@@ -200,6 +217,26 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._native.set_paused(False)
         self._tell("resumed")
 
+    def cancel_job(self, job_id: str, reason: str | None = None) -> bool:
+        """Tell a job of this worker to end; False if it runs none of this id, or only has to write what became of it.
+
+        A coroutine gets CancelledError(reason) where it waits. A plain function goes on until it looks at
+        `job.is_cancelled` or calls `job.raise_if_cancelled()`; one that never does completes. A job that ends by it
+        fails with the reason and is tried again if it has attempts left, unless it raises UnrecoverableError itself.
+        """
+        why = _reason(reason)
+        runs = [] if self._native is None or not self._is_ours() else self._native.held(job_id_of(job_id))
+        for run in runs:
+            self._cancel_run(run, why)
+        return bool(runs)
+
+    def cancel_all_jobs(self, reason: str | None = None) -> None:
+        """Tell all jobs that this worker runs to end, each as `cancel_job` does."""
+        why = _reason(reason)
+        if self._native is not None and self._is_ours():
+            for run in self._native.held(None):
+                self._cancel_run(run, why)
+
     @property
     def concurrency(self) -> int:
         """How many jobs run at once. Settable while running: fewer takes effect as jobs end."""
@@ -241,6 +278,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             (stored,) = value
             self._results.pop(stored[:2], None)
             self._errors.pop(stored[:2], None)
+            self._unbegun.pop(stored[:2], None)
             self._lost(stored[:2])
             self._tell("lock_lost", self._job_type(self._queue, stored))
         elif event == "stalled":
@@ -253,8 +291,28 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._closed()
             self._tell("closed")
 
-    def _lost(self, run: tuple[str, str]) -> None:
+    def _lost(self, run: Run) -> None:
         """Stop the processor of a job whose lock is gone, where that can be done."""
+        job = self._running.get(run)
+        if job is not None:
+            job._cancellation.set(LOCK_LOST)
+
+    def _cancel_run(self, run: Run, reason: str) -> bool:
+        """Tell a run to end, or not to begin; from any thread. Whether it has begun and was not told before."""
+        # Noted before it is looked for: whether it has begun may change meanwhile, and one of us two finds the note.
+        self._unbegun[run] = reason
+        job = self._running.get(run)
+        if job is None or self._unbegun.pop(run, None) is None:
+            return False
+        return job._cancellation.set(reason, fails=True)
+
+    def _begin_run(self, job: JobFields[Any, Any]) -> None:
+        """Note that a job begins; raises where it was told to end before."""
+        run = (job.id, job.token)
+        self._running[run] = job
+        if self._unbegun and (reason := self._unbegun.pop(run, None)) is not None:
+            job._cancellation.set(reason, fails=True)
+            raise JobCancelledError(reason)
 
     def _closed(self) -> None:
         """Nothing more comes from the engine."""
@@ -322,11 +380,15 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if self._listeners.get("active"):
             self._tell("active", self._for_listener(job))
         try:
+            self._begin_run(job)
             result = self._context.copy().run(self._processor, job)
             text = to_json(result, "returnvalue")
         except RateLimitError:
             native.wait(job.id, job.token)
         except BaseException as error:
+            if is_handed_back(job, error):
+                native.wait(job.id, job.token)
+                return
             try:
                 delay = as_delay(self._awaited(self._backoff(job, error)))
             except Exception as broken:
@@ -336,10 +398,18 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._failed(native, job, error, delay)
         else:
             self._completed(native, job, result, text)
+        finally:
+            self._running.pop((job.id, job.token), None)
 
     def _awaited(self, value: Any) -> Any:
         return asyncio.run(_wait_for(value)) if inspect.isawaitable(value) else value
 
+
+
+def is_handed_back(job: JobFields[Any, Any], error: BaseException) -> bool:
+    """Whether a job ended as it was told to by a close, or by the loss of its lock: that is no failure."""
+    told = job._cancellation
+    return isinstance(error, JobCancelledError) and told.is_set() and not told.fails
 
 
 def as_delay(answer: Any) -> float | None:
@@ -355,6 +425,10 @@ def as_delay(answer: Any) -> float | None:
 
 async def _wait_for(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
+
+
+def _reason(given: Any) -> str:
+    return "the job was cancelled" if given is None else text("reason", given)
 
 
 def _limit(limiter: Any) -> tuple[int, int] | None:

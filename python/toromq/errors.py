@@ -52,6 +52,10 @@ class FailedChildrenError(ScriptError):
     """The job has at least one failed child."""
 
 
+class JobCancelledError(ToroError):
+    """A running job was told to end; the message is the reason. Its attempt fails with that, if it ends by it."""
+
+
 class JobControl(Exception):
     """The base of what a processor raises to steer its job rather than to complain."""
 

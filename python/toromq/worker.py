@@ -8,12 +8,13 @@ import inspect
 from typing import Any, Self
 
 from toromq import sync
-from toromq._bridge import is_receiving, port, to_json
-from toromq._job_fields import DataT, ResultT, Stored
+from toromq._bridge import NativeWorker, is_receiving, port, to_json
+from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
+from toromq._job_fields import DataT, ResultT, Run, Stored
 from toromq._listeners import AsyncListeners
 from toromq._tasks import TaskRunner
-from toromq._worker_base import WorkerBase, as_delay
-from toromq.errors import RateLimitError, ToroError
+from toromq._worker_base import WorkerBase, as_delay, is_handed_back
+from toromq.errors import JobCancelledError, RateLimitError, ToroError
 from toromq.job import Job, by_hand
 from toromq.queue import Queue
 
@@ -88,7 +89,7 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
 
         With `force`, coroutines are cancelled and their jobs handed back, next to run, without a spent attempt.
         Threads can't be stopped, nor coroutines that go on for five seconds: the jobs they run go to another worker
-        once their locks have run out.
+        once their locks have run out. Plain functions see it in `job.is_cancelled`.
         """
         if self.is_running():
             self._refuse_inside()
@@ -164,14 +165,15 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
                 self._tasks.hand_back_waiting()
             raise
 
-    def _hand_back(self, run: tuple[str, str]) -> None:
+    def _hand_back(self, run: Run) -> None:
         assert self._native is not None
         self._native.wait(*run)
 
     async def _cancel_all(self) -> None:
         assert self._tasks is not None
+        super()._cancel_all()
         port().deliver()
-        await self._tasks.cancel_all("the worker closes")
+        await self._tasks.cancel_all(WORKER_CLOSES)
 
     def _refuse_inside(self) -> None:
         super()._refuse_inside()
@@ -195,9 +197,21 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
         else:
             super()._receive(message)
 
-    def _lost(self, run: tuple[str, str]) -> None:
+    def _lost(self, run: Run) -> None:
+        super()._lost(run)
         assert self._tasks is not None
-        self._tasks.cancel(run, "the job's lock was lost")
+        self._tasks.cancel(run, LOCK_LOST)
+
+    def _cancel_run(self, run: Run, reason: str) -> bool:
+        if self._is_async and self._loop is not None and self._loop is not _running_loop():
+            # The loop is gone when a thread outlives it; what it ran was cancelled then.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._cancel_run, run, reason)
+            return False
+        is_news = super()._cancel_run(run, reason)
+        if is_news and self._is_async and self._tasks is not None:
+            self._tasks.cancel(run, reason)
+        return is_news
 
     async def _run_job(self, stored: Stored) -> None:
         native = self._native
@@ -208,6 +222,7 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
             self._tell("active", job)
         try:
             try:
+                self._begin_run(job)
                 result = await self._processor(job)
                 text = to_json(result, "returnvalue")
             except RateLimitError:
@@ -215,14 +230,41 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and self._tasks.was_cancelled():
                     raise
-                self._failed(native, job, error, await self._delay(job, error))
+                if is_handed_back(job, error):
+                    native.wait(job.id, job.token)
+                    return
+                await self._run_failed(native, job, error)
                 if not isinstance(error, Exception | asyncio.CancelledError):
                     raise
             else:
                 self._completed(native, job, result, text)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
+            await self._run_cancelled(native, job, cancelled)
+        finally:
+            del self._running[job.id, job.token]
+
+    async def _run_cancelled(
+        self, native: NativeWorker, job: Job[Any, Any], cancelled: asyncio.CancelledError
+    ) -> None:
+        told = job._cancellation
+        if told.fails and told.reason is not None:
+            error = JobCancelledError(told.reason)
+            error.__cause__ = cancelled
+            await self._run_failed(native, job, error)
+        else:
             # By a forced close, by the end of the loop, or because the lock is gone; then the engine drops this.
             native.wait(job.id, job.token)
+
+    async def _run_failed(self, native: NativeWorker, job: Job[Any, Any], error: BaseException) -> None:
+        try:
+            delay = await self._delay(job, error)
+        except asyncio.CancelledError:
+            if self._is_forced:
+                native.wait(job.id, job.token)
+                return
+            # The processor had ended; what was cancelled is the strategy alone.
+            delay = None
+        self._failed(native, job, error, delay)
 
     async def _delay(self, job: Job[Any, Any], error: BaseException) -> float | None:
         try:

@@ -83,7 +83,7 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
 
         With `force`, coroutines are cancelled and their jobs handed back, next to run, without a spent attempt.
         Threads can't be stopped, nor coroutines that go on for five seconds: the jobs they run go to another worker
-        once their locks have run out.
+        once their locks have run out. Plain functions see it in `job.is_cancelled`.
         """
         if self.is_running():
             self._refuse_inside()

@@ -244,6 +244,12 @@ impl NativeWorker {
         self.running.worker.finish(id, token, JobOutcome::Wait);
     }
 
+    /// The runs, by id and token, of all jobs or of one that are held and whose outcome is not known.
+    #[allow(clippy::needless_pass_by_value)] // As the interpreter gives it.
+    fn held(&self, id: Option<String>) -> Vec<(String, String)> {
+        self.running.worker.held(id.as_deref())
+    }
+
     /// Whether one more thread must be started for it.
     fn set_concurrency(&self, concurrency: usize) -> bool {
         self.running.worker.set_concurrency(concurrency);

@@ -230,7 +230,10 @@ impl Worker {
                 job.remove();
                 false
             }
-            Entry::Occupied(_) => true,
+            Entry::Occupied(mut job) => {
+                job.get_mut().finishing = true;
+                true
+            }
             Entry::Vacant(_) => false,
         };
         if is_ours {
@@ -241,6 +244,16 @@ impl Worker {
             self.shared.wake.notify_one();
         }
         is_ours
+    }
+
+    /// The runs, by id and token, whose outcome is not known: those of all jobs, or of one.
+    #[must_use]
+    pub fn held(&self, id: Option<&str>) -> Vec<(String, String)> {
+        let held = self.shared.held();
+        let all = held.values().filter(|job| !job.lost && !job.finishing);
+        all.filter(|job| id.is_none_or(|id| job.record.id == id))
+            .map(|job| (job.record.id.clone(), job.record.token.clone()))
+            .collect()
     }
 
     /// Changes how many jobs run at once; those running stay.
