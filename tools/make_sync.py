@@ -19,6 +19,7 @@ RULES = (
     (r"(?m)^( *)async (def|with|for)\b", r"\1\2"),
     (r"\bawait ", ""),
     (r"\bAsyncListeners\b", "Listeners"),
+    (r"\bAsyncIterator\b", "Iterator"),
     (r"__aenter__", "__enter__"),
     (r"__aexit__", "__exit__"),
     (r"\basyncio\b", "threading"),

@@ -8,17 +8,33 @@ from toromq._worker_base import RateLimit
 from toromq.connection import Connection
 from toromq.errors import (
     ConfigurationError,
+    FailedChildrenError,
     JobCancelledError,
     JobNotFoundError,
+    JobNotInStateError,
+    LockMismatchError,
+    LockMissingError,
+    ParentNotFoundError,
+    PendingChildrenError,
     RateLimitError,
     RedisConnectionError,
+    SchedulerConflictError,
     ScriptError,
     SerializationError,
     ToroError,
     UnrecoverableError,
 )
 from toromq.job import Job
-from toromq.options import Backoff, JobLogs, JobOptions, KeepJobs
+from toromq.options import (
+    Backoff,
+    Dependencies,
+    DependenciesCount,
+    JobLogs,
+    JobOptions,
+    JobState,
+    KeepJobs,
+    QueueMeta,
+)
 from toromq.queue import Queue
 from toromq.worker import Worker
 
@@ -26,16 +42,27 @@ __all__ = [
     "Backoff",
     "ConfigurationError",
     "Connection",
+    "Dependencies",
+    "DependenciesCount",
+    "FailedChildrenError",
     "Job",
     "JobCancelledError",
     "JobLogs",
     "JobNotFoundError",
+    "JobNotInStateError",
     "JobOptions",
+    "JobState",
     "KeepJobs",
+    "LockMismatchError",
+    "LockMissingError",
+    "ParentNotFoundError",
+    "PendingChildrenError",
     "Queue",
+    "QueueMeta",
     "RateLimit",
     "RateLimitError",
     "RedisConnectionError",
+    "SchedulerConflictError",
     "ScriptError",
     "SerializationError",
     "ToroError",

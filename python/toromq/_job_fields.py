@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from toromq._bridge import from_json
+from toromq._bridge import from_json, to_json
 from toromq._cancellation import Cancellation
-from toromq.errors import JobCancelledError, SerializationError
+from toromq.errors import ConfigurationError, JobCancelledError, SerializationError
 
 if TYPE_CHECKING:
     # Type checkers bring it along; Python itself has no defaults for type variables before 3.13.
@@ -79,10 +80,7 @@ class JobFields(Generic[DataT, ResultT]):
         return None if value is None else value.decode("utf-8", "replace")
 
     def _integer(self, field: str) -> int:
-        try:
-            return int(float(self._fields.get(field, b"0")))
-        except (ValueError, OverflowError):
-            return 0
+        return _number(self._fields, field)
 
     def _json(self, field: str, default: Any) -> Any:
         if field not in self._decoded:
@@ -97,6 +95,16 @@ class JobFields(Generic[DataT, ResultT]):
     def queue_name(self) -> str:
         """The queue's name."""
         return str(self._queue.name)
+
+    @property
+    def prefix(self) -> str:
+        """What the queue's keys begin with."""
+        return str(self._queue.prefix)
+
+    @property
+    def queue_qualified_name(self) -> str:
+        """The queue's prefix and name."""
+        return str(self._queue.qualified_name)
 
     @property
     def name(self) -> str:
@@ -182,3 +190,86 @@ class JobFields(Generic[DataT, ResultT]):
     def parent(self) -> dict[str, Any] | None:
         """Its parent: id and queueKey."""
         return cast("dict[str, Any] | None", self._json("parent", None))
+
+    @property
+    def repeat_job_key(self) -> str | None:
+        """The id of the job scheduler that made it."""
+        return self._text("rjk")
+
+    def as_json(self) -> dict[str, Any]:
+        """The job as it is stored, with its id: what `Job.from_json` takes. Values are texts, as in Redis."""
+        stored = {name: value.decode("utf-8", "surrogateescape") for name, value in self._fields.items()}
+        return {"id": self.id, **stored}
+
+    def to_json(self) -> dict[str, Any]:
+        """The job with everything decoded, for logs and answers of a web server; unset fields are left out."""
+        described = {
+            "id": self.id,
+            "name": self.name,
+            "data": self.data,
+            "opts": self.opts,
+            "queue_qualified_name": self.queue_qualified_name,
+            "timestamp": self.timestamp,
+            "delay": self.delay,
+            "priority": self.priority,
+            "progress": self.progress,
+            "attempts_started": self.attempts_started,
+            "attempts_made": self.attempts_made,
+            "stalled_counter": self.stalled_counter,
+            "stacktrace": self.stacktrace,
+            "returnvalue": self.returnvalue,
+        }
+        for name in (
+            "failed_reason", "processed_on", "finished_on", "processed_by", "deferred_failure", "repeat_job_key",
+            "parent_key", "parent",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None:
+                described[name] = value
+        return described
+
+    def _set(self, **fields: bytes | None) -> None:
+        """Take over what was just written to its hash; None for a field that was removed."""
+        for name, value in fields.items():
+            self._decoded.pop(name, None)
+            if value is None:
+                self._fields.pop(name, None)
+            else:
+                self._fields[name] = value
+
+
+def stored_of(given: Any, job_id: str | None) -> Stored:
+    """What a job is made from, of its hash as a dict; its id stands beside, or in the dict."""
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"stored: got {given!r}; allowed is what job.as_json() gives")
+    fields: dict[str, bytes] = {}
+    for name, value in given.items():
+        if name == "id" or value is None:
+            continue
+        if not isinstance(value, str):
+            # Other clients give decoded what is stored as JSON, and numbers as numbers.
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            value = str(value) if is_number else to_json(value, name).decode()
+        fields[name] = value.encode("utf-8", "surrogateescape")
+    found = given.get("id") if job_id is None else job_id
+    if not isinstance(found, str):
+        raise ConfigurationError(f"job_id: got {found!r}; give the job's id, as a text, or with the stored fields")
+    made = _number(fields, "attemptsMade" if "attemptsMade" in fields else "atm")
+    return found, "", _number(fields, "ats"), made, fields
+
+
+def _number(fields: Mapping[str, bytes], name: str) -> int:
+    try:
+        return int(float(fields.get(name, b"0")))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def children_of(outcome: str, found: list[bytes]) -> Any:
+    """Children as one page of them was read: keys alone, or each followed by its result or reason."""
+    if outcome in ("unprocessed", "failed"):
+        return list(dict.fromkeys(key.decode() for key in found))
+    pairs = zip(found[::2], found[1::2], strict=True)
+    if outcome == "processed":
+        return {key.decode(): from_json(value) for key, value in pairs}
+    return {key.decode(): value.decode("utf-8", "replace") for key, value in pairs}

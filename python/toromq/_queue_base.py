@@ -11,7 +11,7 @@ from toromq._job_fields import DataT, JobFields, ResultT
 from toromq._listeners import Listeners
 from toromq.connection import Connection, connection_of
 from toromq.errors import ConfigurationError
-from toromq.options import JobOptions, check_prefix, check_queue_name, packed, whole, with_hints
+from toromq.options import JobOptions, check_prefix, check_queue_name, packed, text, whole, with_hints
 
 
 class QueueBase(Listeners, Generic[DataT, ResultT]):
@@ -57,3 +57,18 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
     def _progressed(self, job: JobFields[Any, Any], progress: Any) -> None:
         if self._on_progress is not None:
             self._on_progress(job, progress)
+        else:
+            self._tell("progress", job.id, progress)
+
+    @property
+    def qualified_name(self) -> str:
+        """Prefix and name, as other queues' jobs refer to it."""
+        return f"{self.prefix}:{self.name}"
+
+    def to_key(self, suffix: str) -> str:
+        """The full name of one of its keys, such as `to_key("wait")`, or of a job's hash."""
+        return f"{self.qualified_name}:{text('suffix', suffix)}"
+
+    def __repr__(self) -> str:
+        """Its name."""
+        return f"<{type(self).__name__} {self.name!r}>"

@@ -48,6 +48,14 @@ class PendingChildrenError(ScriptError):
     """The job still has pending children."""
 
 
+class ParentNotFoundError(ScriptError):
+    """The job's parent does not exist."""
+
+
+class SchedulerConflictError(ScriptError):
+    """The job is the next one of a job scheduler, and goes only with it."""
+
+
 class FailedChildrenError(ScriptError):
     """The job has at least one failed child."""
 

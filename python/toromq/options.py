@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from inspect import signature
-from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypedDict, TypeVar
+from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, get_args
 
 from toromq._bridge import to_json
 from toromq.errors import ConfigurationError, SerializationError
@@ -24,7 +24,9 @@ _STRUCTURES = frozenset(
 )
 
 
-STATES: Final = ("active", "completed", "delayed", "failed", "prioritized", "waiting", "waiting-children")
+JobState = Literal["active", "completed", "delayed", "failed", "prioritized", "waiting", "waiting-children", "unknown"]
+"""Where a job is; "unknown" for one that is in no state, or does not exist."""
+STATES: Final = tuple(state for state in get_args(JobState) if state != "unknown")
 
 
 class Missing:
@@ -39,6 +41,56 @@ class JobLogs(NamedTuple):
 
     logs: list[str]
     count: int  # type: ignore[assignment]  # tuples have a method of this name; nobody calls it here
+
+
+class QueueMeta(TypedDict, total=False):
+    """Settings of a queue. `paused` is always there; the others where they are set.
+
+    `concurrency` is the global one, `max` and `duration` (milliseconds) the global rate limit, `max_len_events` about
+    how many events are kept, `version` and `library` what the queue was last made with.
+    """
+
+    paused: bool
+    version: str
+    library: str
+    max_len_events: int
+    concurrency: int
+    max: int
+    duration: int
+
+
+class DependenciesCount(NamedTuple):
+    """How many children a job has, by what became of them."""
+
+    processed: int
+    unprocessed: int
+    ignored: int
+    failed: int
+
+
+class Dependencies(TypedDict, total=False):
+    """A job's children by what became of them, each under its full key.
+
+    `processed` has their results, `ignored` the reasons of those whose failure was ignored, `unprocessed` those that
+    are pending, `failed` those that failed and fail their parent. A `next_..._cursor` stands beside each outcome that
+    was read page by page; 0 means that there is no more.
+    """
+
+    processed: dict[str, Any]
+    unprocessed: list[str]
+    ignored: dict[str, str]
+    failed: list[str]
+    next_processed_cursor: int
+    next_unprocessed_cursor: int
+    next_ignored_cursor: int
+    next_failed_cursor: int
+
+
+class Page(TypedDict, total=False):
+    """Which part of the children of one outcome to read: from `cursor` on (0 to begin), about `count` of them."""
+
+    cursor: int
+    count: int
 
 
 class KeepJobs(TypedDict, total=False):
@@ -322,6 +374,16 @@ def _stored_backoff(given: Any) -> dict[str, Any]:
     if "delay" in given:
         stored["delay"] = milliseconds("backoff.delay", given["delay"])
     return stored
+
+
+def state_of(option: str, given: Any, allowed: tuple[str, ...]) -> str:
+    """One of some states, by the name that scripts know."""
+    state = "waiting" if given in ("wait", "paused") and "waiting" in allowed else given
+    if state not in allowed:
+        near = difflib.get_close_matches(str(given), allowed, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigurationError(f"{option}: got {given!r}; allowed are {', '.join(allowed)}{hint}")
+    return str(state)
 
 
 def states_of(given: Iterable[str]) -> list[str]:

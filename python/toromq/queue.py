@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Self, Unpack
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self, Unpack
 
 from toromq._bridge import port, to_json
 from toromq._job_fields import DataT, ResultT
 from toromq.errors import ConfigurationError
 from toromq.job import Job
-from toromq.options import MISSING, JobOptions, Missing, job_id_of, packed, text, whole
+from toromq.options import (
+    MISSING,
+    STATES,
+    JobOptions,
+    JobState,
+    Missing,
+    flag,
+    job_id_of,
+    milliseconds,
+    moment,
+    packed,
+    state_of,
+    text,
+    whole,
+)
 from toromq.queue_getters import QueueGetters
 
 
@@ -23,6 +39,9 @@ class Queue(QueueGetters[DataT, ResultT]):
         prefix: what its keys begin with.
         default_job_options: options for every job that does not give its own.
         max_len_events: about how many events to keep; default: what the queue has, or 10,000.
+
+    Events, for `on`, of what is done through this object. Listeners get: waiting (job that was added), progress (job
+    id, progress), removed (job id), cleaned (ids, state); paused and resumed nothing.
 
     Operations raise RedisConnectionError when Redis stays away for the connection's `command_timeout`.
     """
@@ -41,6 +60,18 @@ class Queue(QueueGetters[DataT, ResultT]):
         if self._owns_connection:
             self._connection.close()
 
+    async def disconnect(self) -> None:
+        """The same as `close`: nothing is waited for in either."""
+        await self.close()
+
+    async def wait_until_ready(self) -> None:
+        """Return once Redis answers.
+
+        Raises:
+            RedisConnectionError: it did not for the connection's `command_timeout`.
+        """
+        await port().call(self._native().wait_until_ready)
+
     async def add(
         self, name: str, data: DataT | Missing = MISSING, /, **options: Unpack[JobOptions]
     ) -> Job[DataT, ResultT]:
@@ -57,7 +88,9 @@ class Queue(QueueGetters[DataT, ResultT]):
         stored = b"{}" if isinstance(data, Missing) else to_json(data, "data")
         job = packed(name, stored, options, self.default_job_options)
         (job_id,) = await port().call(self._native().add, [job])
-        return self._added(job_id, job)
+        added = self._added(job_id, job)
+        self._tell("waiting", added)
+        return added
 
     async def add_bulk(
         self, jobs: Iterable[tuple[str, DataT] | tuple[str, DataT, Mapping[str, Any]]]
@@ -80,7 +113,10 @@ class Queue(QueueGetters[DataT, ResultT]):
         if not entries:
             return []
         ids = await port().call(self._native().add, entries)
-        return [self._added(job_id, job) for job_id, job in zip(ids, entries, strict=True)]
+        added = [self._added(job_id, job) for job_id, job in zip(ids, entries, strict=True)]
+        for new in added:
+            self._tell("waiting", new)
+        return added
 
     def _added(self, job_id: str, job: tuple[Any, ...]) -> Job[DataT, ResultT]:
         _, name, data, opts, timestamp, delay, priority, _ = job
@@ -101,6 +137,7 @@ class Queue(QueueGetters[DataT, ResultT]):
             JobNotFoundError: there is no such job.
         """
         await port().call(self._native().update_progress, job_id_of(job_id), to_json(progress, "progress"))
+        self._tell("progress", job_id, progress)
 
     async def add_job_log(self, job_id: str, row: str, keep_logs: int | None = None) -> int:
         """Append a line to a job's log and keep the newest `keep_logs`; gives how many there are.
@@ -110,3 +147,103 @@ class Queue(QueueGetters[DataT, ResultT]):
         """
         keep = 0 if keep_logs is None else whole("keep_logs", keep_logs, 0)
         return int(await port().call(self._native().add_log, job_id_of(job_id), text("row", row), keep))
+
+    async def pause(self) -> None:
+        """Let no more jobs start, in the workers of every client, until `resume`. Jobs in flight go on, and adding."""
+        await port().call(self._native().pause)
+        self._tell("paused")
+
+    async def resume(self) -> None:
+        """Let jobs start again. Jobs that a client of BullMQ 5 or older put aside while it paused come back first."""
+        await port().call(self._native().resume)
+        self._tell("resumed")
+
+    async def remove(self, job_id: str, *, remove_children: bool = True) -> bool:
+        """Delete a job, whatever its state, and unless `remove_children` is False all jobs below it.
+
+        True when it is gone, also if there was none; False when a worker runs it, or a pending child: then nothing was
+        removed.
+
+        Raises:
+            SchedulerConflictError: it is the next job of a job scheduler; remove that.
+        """
+        job_id = job_id_of(job_id)
+        removed = bool(await port().call(self._native().remove, job_id, flag("remove_children", remove_children)))
+        if removed:
+            self._tell("removed", job_id)
+        return removed
+
+    async def drain(self, delayed: bool = False) -> None:
+        """Delete all jobs that wait, with or without a priority, and with `delayed` the delayed ones as well.
+
+        Jobs that run or have finished stay, and the next jobs of job schedulers. Jobs added meanwhile may go too.
+        """
+        await port().call(self._native().drain, flag("delayed", delayed))
+
+    async def clean(self, grace: int | timedelta, limit: int = 0, type: JobState = "completed") -> list[str]:
+        """Delete jobs of one state that are older than `grace` (milliseconds, or a timedelta); give their ids.
+
+        Args:
+            grace: 0 for jobs of any age. Finished jobs are as old as their end, others as their start or their adding.
+            limit: how many at most; 0 for all.
+            type: completed, failed, waiting, prioritized, delayed, active or waiting-children. Of the active jobs only
+                those go whose lock has run out. The next jobs of job schedulers stay.
+        """
+        age = milliseconds("grace", grace)
+        most = whole("limit", limit, 0) or None
+        state = state_of("type", type, STATES)
+        ids: list[str] = []
+        for structure in ("wait", "paused") if state == "waiting" else (state,):
+            left = None if most is None else most - len(ids)
+            if left != 0:
+                ids += await port().call(self._native().clean, structure, age, left)
+        self._tell("cleaned", ids, state)
+        return ids
+
+    async def obliterate(self, *, force: bool = False, count: int = 1000) -> None:
+        """Delete the queue and everything in it: jobs of every state, job schedulers, settings, events, limits.
+
+        It is paused first. Children in other queues stay there, without a parent.
+
+        Args:
+            force: also when jobs are active; their results will be lost.
+            count: how many jobs to delete in one round trip.
+
+        Raises:
+            ScriptError: jobs are active, and it was not forced; the queue stays paused.
+        """
+        await port().call(self._native().obliterate, flag("force", force), whole("count", count, 1, 5000))
+
+    async def retry_jobs(
+        self,
+        *,
+        state: Literal["failed", "completed"] = "failed",
+        count: int = 1000,
+        timestamp: int | datetime | None = None,
+    ) -> None:
+        """Queue all failed (or completed) jobs again, those that finished by `timestamp` (default: by now).
+
+        They go behind the standard jobs that wait, whatever their priority. Attempts are not reset: a job that used up
+        its attempts gets one more. `count` is how many move in one round trip.
+        """
+        chosen = state_of("state", state, ("failed", "completed"))
+        cutoff = time.time_ns() // 1_000_000 if timestamp is None else moment("timestamp", timestamp)
+        await port().call(self._native().retry_jobs, chosen, whole("count", count, 1, 5000), cutoff)
+
+    async def promote_jobs(self, *, count: int = 1000) -> None:
+        """Queue all delayed jobs now, whatever their priority; `count` of them in one round trip."""
+        await port().call(self._native().retry_jobs, "delayed", whole("count", count, 1, 5000), None)
+
+    async def remove_orphaned_jobs(self, count: int = 1000, limit: int = 0) -> int:
+        """Delete jobs that are in no state, which nothing would ever run, list or remove; give how many.
+
+        Every key of the queue is looked at, `count` of them in one round trip. `limit` is how many go at most, 0 for
+        all.
+        """
+        most = whole("limit", limit, 0) or None
+        looked_at = whole("count", count, 1, 5000)
+        return int(await port().call(self._native().remove_orphaned_jobs, looked_at, most))
+
+    async def remove_deprecated_priority_key(self) -> bool:
+        """Delete the key `priority`, which only very old clients wrote; whether there was one."""
+        return bool(await port().call(self._native().remove_deprecated_priority_key))

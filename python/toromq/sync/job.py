@@ -3,14 +3,29 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal, Unpack, cast
 
-from toromq._bridge import NativeByHand, to_json
+from toromq._bridge import NativeByHand, from_json, to_json
 from toromq._bridge import blocking_port as port
 from toromq._failure import failure_of
-from toromq._job_fields import DataT, JobFields, ResultT
-from toromq.errors import ToroError
-from toromq.options import text
+from toromq._job_fields import DataT, JobFields, ResultT, children_of, stored_of
+from toromq.errors import LockMismatchError, ToroError
+from toromq.options import (
+    MAX_PRIORITY,
+    Dependencies,
+    DependenciesCount,
+    JobOptions,
+    JobState,
+    Page,
+    flag,
+    milliseconds,
+    refuse_unknown,
+    state_of,
+    text,
+    whole,
+)
 
 
 class Job(JobFields[DataT, ResultT]):
@@ -18,9 +33,62 @@ class Job(JobFields[DataT, ResultT]):
 
     _hand: NativeByHand | None = None
 
-    def get_state(self) -> str:
+    @staticmethod
+    def create(queue: Any, name: str, data: Any = None, /, **options: Unpack[JobOptions]) -> Job[Any, Any]:
+        """The same as `queue.add`."""
+        return cast("Job[Any, Any]", queue.add(name, data, **options))
+
+    @staticmethod
+    def create_bulk(queue: Any, jobs: Any) -> list[Job[Any, Any]]:
+        """The same as `queue.add_bulk`."""
+        return cast("list[Job[Any, Any]]", queue.add_bulk(jobs))
+
+    @staticmethod
+    def from_id(queue: Any, job_id: str) -> Job[Any, Any] | None:
+        """The same as `queue.get_job`."""
+        return cast("Job[Any, Any] | None", queue.get_job(job_id))
+
+    @staticmethod
+    def add_job_log(queue: Any, job_id: str, row: str, keep_logs: int | None = None) -> int:
+        """The same as `queue.add_job_log`."""
+        return cast(int, queue.add_job_log(job_id, row, keep_logs))
+
+    @staticmethod
+    def from_json(queue: Any, stored: Mapping[str, Any], job_id: str | None = None) -> Job[Any, Any]:
+        """A job from what `as_json` gave, or from a job's hash as another client read it. Redis is not asked."""
+        return Job(queue, stored_of(stored, job_id))
+
+    def get_state(self) -> JobState:
         """The state it is in now."""
-        return cast(str, self._queue.get_job_state(self.id))
+        return cast(JobState, self._queue.get_job_state(self.id))
+
+    def is_waiting(self) -> bool:
+        """Whether it waits to run, as a standard job."""
+        return self.get_state() == "waiting"
+
+    def is_prioritized(self) -> bool:
+        """Whether it waits to run, by its priority."""
+        return self.get_state() == "prioritized"
+
+    def is_delayed(self) -> bool:
+        """Whether it waits for its time."""
+        return self.get_state() == "delayed"
+
+    def is_active(self) -> bool:
+        """Whether a worker has it."""
+        return self.get_state() == "active"
+
+    def is_waiting_children(self) -> bool:
+        """Whether it waits for its children."""
+        return self.get_state() == "waiting-children"
+
+    def is_completed(self) -> bool:
+        """Whether it completed."""
+        return self.get_state() == "completed"
+
+    def is_failed(self) -> bool:
+        """Whether it failed for good."""
+        return self.get_state() == "failed"
 
     def update_data(self, data: DataT) -> None:
         """Replace its data.
@@ -30,8 +98,7 @@ class Job(JobFields[DataT, ResultT]):
         """
         stored = to_json(data, "data")
         port().call(self._queue._native().update_data, self.id, stored)
-        self._fields["data"] = stored
-        self._decoded.pop("data", None)
+        self._set(data=stored)
 
     def update_progress(self, progress: Any) -> None:
         """Store and publish its progress: anything that is JSON.
@@ -41,8 +108,7 @@ class Job(JobFields[DataT, ResultT]):
         """
         stored = to_json(progress, "progress")
         port().call(self._queue._native().update_progress, self.id, stored)
-        self._fields["progress"] = stored
-        self._decoded.pop("progress", None)
+        self._set(progress=stored)
         self._queue._progressed(self, progress)
 
     def log(self, row: str) -> int:
@@ -53,6 +119,152 @@ class Job(JobFields[DataT, ResultT]):
         """
         keep = self.opts.get("kl") or 0
         return cast(int, port().call(self._queue._native().add_log, self.id, text("row", row), int(keep)))
+
+    def clear_logs(self, keep_logs: int | None = None) -> None:
+        """Delete the lines of its log, but for the newest `keep_logs`."""
+        keep = 0 if keep_logs is None else whole("keep_logs", keep_logs, 0)
+        port().call(self._queue._native().clear_logs, self.id, keep)
+
+    def remove(self, *, remove_children: bool = True) -> None:
+        """Delete it, and unless `remove_children` is False all jobs below it.
+
+        Raises:
+            LockMismatchError: a worker runs it, or one of its pending children; nothing was removed.
+            SchedulerConflictError: it is the next job of a job scheduler; remove that.
+        """
+        if not self._queue.remove(self.id, remove_children=remove_children):
+            reason = f"job {self.id} can't be removed: a worker runs it, or one of its children; wait, or cancel it"
+            raise LockMismatchError(reason, -6, self.id)
+
+    def retry(
+        self,
+        state: Literal["failed", "completed"] = "failed",
+        *,
+        reset_attempts_made: bool = False,
+        reset_attempts_started: bool = False,
+    ) -> None:
+        """Queue it again after it failed (or completed), by its priority and its `lifo` option.
+
+        Without a reset, a job that used up its attempts gets exactly one more.
+
+        Raises:
+            JobNotFoundError: it was removed.
+            JobNotInStateError: it is not in that state.
+        """
+        made = flag("reset_attempts_made", reset_attempts_made)
+        started = flag("reset_attempts_started", reset_attempts_started)
+        chosen = state_of("state", state, ("failed", "completed"))
+        lifo = self.opts.get("lifo") is True
+        port().call(self._queue._native().retry_job, self.id, chosen, lifo, made, started)
+        self._set(finishedOn=None, processedOn=None)
+        self._set(**{"failedReason" if chosen == "failed" else "returnvalue": None})
+        if made:
+            self.attempts_made = 0
+        if started:
+            self.attempts_started = 0
+
+    def promote(self) -> None:
+        """Queue it now, although it is delayed.
+
+        Raises:
+            JobNotFoundError: it was removed.
+            JobNotInStateError: it is not delayed.
+        """
+        port().call(self._queue._native().promote_job, self.id)
+        self._set(delay=b"0")
+
+    def change_delay(self, delay: int | timedelta) -> None:
+        """Let it wait for `delay` from now, in milliseconds or a timedelta, instead of what it waits for.
+
+        Raises:
+            JobNotFoundError: it was removed.
+            JobNotInStateError: it is not delayed.
+        """
+        wait = milliseconds("delay", delay)
+        port().call(self._queue._native().change_delay, self.id, wait)
+        self._set(delay=b"%d" % wait)
+
+    def change_priority(self, *, priority: int = 0, lifo: bool = False) -> None:
+        """Give it another priority: from 1, which runs first, to 2,097,151; 0 makes it a standard job.
+
+        If it waits, it goes behind the others of that priority, or with `lifo` before them. In other states the new
+        priority counts from the next time it waits.
+
+        Raises:
+            JobNotFoundError: it was removed.
+        """
+        value = whole("priority", priority, 0, MAX_PRIORITY)
+        port().call(self._queue._native().change_priority, self.id, value, flag("lifo", lifo))
+        self._set(priority=b"%d" % value)
+
+    def get_children_values(self) -> dict[str, Any]:
+        """The results of its children that completed, each under the child's full key."""
+        found = port().call(self._queue._native().get_children, self.id, "processed")
+        return {key: from_json(value) for key, value in found.items()}
+
+    def get_ignored_children_failures(self) -> dict[str, str]:
+        """The reasons of its children whose failure was ignored by their options, each under the child's full key."""
+        found = port().call(self._queue._native().get_children, self.id, "failed")
+        return {key: value.decode("utf-8", "replace") for key, value in found.items()}
+
+    def get_dependencies_count(self) -> DependenciesCount:
+        """How many children it has, by what became of them."""
+        return DependenciesCount(*port().call(self._queue._native().get_dependencies_count, self.id))
+
+    def get_dependencies(
+        self,
+        *,
+        processed: Page | None = None,
+        unprocessed: Page | None = None,
+        ignored: Page | None = None,
+        failed: Page | None = None,
+    ) -> Dependencies:
+        """Its children by what became of them: all of them, or only the pages asked for.
+
+        A page is a dict with `cursor` (0 to begin) and `count` (about how many, default 20); the answer has the cursor
+        of the page after it, 0 when there is none. Read page by page, a child may come twice while others come and go.
+
+        Example:
+            >>> job.get_dependencies(processed={"cursor": 0, "count": 100})
+            {'processed': {'bull:pages:7': 42}, 'next_processed_cursor': 0}
+        """
+        asked = {"processed": processed, "unprocessed": unprocessed, "ignored": ignored, "failed": failed}
+        whole_tree = all(page is None for page in asked.values())
+        read: dict[str, Any] = {}
+        for outcome, page in asked.items():
+            if page is None and not whole_tree:
+                continue
+            if page is not None:
+                refuse_unknown(page, Page.__annotations__, outcome)
+            cursor = whole(f"{outcome}.cursor", (page or {}).get("cursor", 0), 0, 2**64 - 1)
+            count = whole(f"{outcome}.count", (page or {}).get("count", 20 if page is not None else 1000), 1, 10_000)
+            found: list[bytes] = []
+            while True:
+                scan = self._queue._native().scan_dependencies
+                cursor, part = port().call(scan, self.id, outcome, cursor, count)
+                found += part
+                if cursor == 0 or not whole_tree:
+                    break
+            read[outcome] = children_of(outcome, found)
+            if not whole_tree:
+                read[f"next_{outcome}_cursor"] = cursor
+        return cast(Dependencies, read)
+
+    def remove_child_dependency(self) -> bool:
+        """Let its parent no longer wait for it; whether the parent did. The job itself stays, without a parent.
+
+        Raises:
+            JobNotFoundError: it was removed.
+            ParentNotFoundError: it has no parent, or the parent was removed.
+        """
+        removed = bool(port().call(self._queue._native().remove_child_dependency, self.id))
+        if removed:
+            self._set(parentKey=None, parent=None)
+        return removed
+
+    def remove_unprocessed_children(self) -> int:
+        """Delete its pending children and all below them, but for those that run or have failed; give how many."""
+        return cast(int, port().call(self._queue._native().remove_unprocessed_children, self.id))
 
     def move_to_completed(self, returnvalue: ResultT, token: str, fetch_next: bool = True) -> Any:
         """Finish a job that was fetched by hand; gives the next one, or None, unless `fetch_next` is False.

@@ -36,13 +36,13 @@ pub enum Error {
         transient: bool,
     },
     /// A script answered with a code.
-    #[error("{operation} of job {job_id}: {}", code.meaning())]
+    #[error("{operation}{}: {}", of_job(job_id), code.meaning())]
     Script {
         /// What was asked.
         operation: &'static str,
         /// The code.
         code: Code,
-        /// The job.
+        /// The job; empty where it is the queue's affair.
         job_id: String,
     },
     /// Something stored is not what it must be.
@@ -51,6 +51,14 @@ pub enum Error {
     /// The worker was closed.
     #[error("the worker is closed; make a new one")]
     Closed,
+}
+
+fn of_job(id: &str) -> String {
+    if id.is_empty() {
+        String::new()
+    } else {
+        format!(" of job {id}")
+    }
 }
 
 /// The engine's result.

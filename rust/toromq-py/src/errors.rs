@@ -9,8 +9,10 @@ import_exception!(toromq.errors, JobNotFoundError);
 import_exception!(toromq.errors, JobNotInStateError);
 import_exception!(toromq.errors, LockMismatchError);
 import_exception!(toromq.errors, LockMissingError);
+import_exception!(toromq.errors, ParentNotFoundError);
 import_exception!(toromq.errors, PendingChildrenError);
 import_exception!(toromq.errors, RedisConnectionError);
+import_exception!(toromq.errors, SchedulerConflictError);
 import_exception!(toromq.errors, ScriptError);
 import_exception!(toromq.errors, ToroError);
 
@@ -23,8 +25,10 @@ pub(crate) fn import(py: Python<'_>) {
         py.get_type::<JobNotInStateError>(),
         py.get_type::<LockMismatchError>(),
         py.get_type::<LockMissingError>(),
+        py.get_type::<ParentNotFoundError>(),
         py.get_type::<PendingChildrenError>(),
         py.get_type::<RedisConnectionError>(),
+        py.get_type::<SchedulerConflictError>(),
         py.get_type::<ScriptError>(),
         py.get_type::<ToroError>(),
     );
@@ -45,7 +49,11 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
                 Code::JobNotInState => JobNotInStateError::new_err(args),
                 Code::PendingChildren => PendingChildrenError::new_err(args),
                 Code::FailedChildren => FailedChildrenError::new_err(args),
-                Code::IdsVoid | Code::JobCorrupt => ScriptError::new_err(args),
+                Code::ParentMissing => ParentNotFoundError::new_err(args),
+                Code::JobScheduled => SchedulerConflictError::new_err(args),
+                Code::IdsVoid | Code::JobCorrupt | Code::QueueNotPaused | Code::ActiveJobs => {
+                    ScriptError::new_err(args)
+                }
             }
         }
     }

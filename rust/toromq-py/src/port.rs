@@ -23,6 +23,7 @@ use crate::{
 
 pub(crate) enum Item {
     None,
+    Flag(bool),
     Number(i64),
     Text(String),
     Texts(Vec<String>),
@@ -31,16 +32,27 @@ pub(crate) enum Item {
     Jobs(Vec<JobRecord>),
     Held(Vec<Arc<JobRecord>>),
     Logs(Vec<String>, i64),
+    Fields(Vec<(String, Vec<u8>)>),
+    Pairs(Vec<(String, String)>),
+    Page(u64, Vec<Vec<u8>>),
     Failed(Error),
     Event(&'static str, Box<Item>),
     JobFailed(Arc<JobRecord>, String),
 }
 
-pub(crate) fn record(py: Python<'_>, job: &JobRecord) -> PyResult<Py<PyAny>> {
-    let fields = PyDict::new(py);
-    for (name, value) in &job.fields {
-        fields.set_item(name, PyBytes::new(py, value))?;
+fn dict_of_bytes<'py>(
+    py: Python<'py>,
+    fields: &[(String, Vec<u8>)],
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, value) in fields {
+        dict.set_item(name, PyBytes::new(py, value))?;
     }
+    Ok(dict)
+}
+
+pub(crate) fn record(py: Python<'_>, job: &JobRecord) -> PyResult<Py<PyAny>> {
+    let fields = dict_of_bytes(py, &job.fields)?;
     (
         &job.id,
         &job.token,
@@ -55,6 +67,7 @@ impl Item {
     fn to_python(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match self {
             Self::None => Ok(py.None()),
+            Self::Flag(value) => value.into_py_any(py),
             Self::Number(value) => value.into_py_any(py),
             Self::Text(value) => value.into_py_any(py),
             Self::Texts(values) => values.into_py_any(py),
@@ -77,6 +90,12 @@ impl Item {
                 list.into_py_any(py)
             }
             Self::Logs(lines, count) => (lines, count).into_py_any(py),
+            Self::Fields(fields) => Ok(dict_of_bytes(py, fields)?.into()),
+            Self::Pairs(pairs) => pairs.into_py_any(py),
+            Self::Page(next, found) => {
+                let found = found.iter().map(|bytes| PyBytes::new(py, bytes));
+                (next, PyList::new(py, found)?).into_py_any(py)
+            }
             Self::Failed(error) => to_python(error).into_value(py).into_py_any(py),
             Self::Event(name, item) => (name, item.to_python(py)?).into_py_any(py),
             Self::JobFailed(job, reason) => (record(py, job)?, reason).into_py_any(py),

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use toromq_core::{
     error::Result,
     keys::QueueKeys,
-    queue::{NewJob, Queue},
+    queue::{NewJob, Queue, RetryOptions},
 };
 
 use crate::{
@@ -83,6 +83,42 @@ operations! {
     get_logs(id: String, start: i64, last: i64, asc: bool)
         = |queue| queue.get_logs(&id, start, last, asc) => |(lines, count)| Item::Logs(lines, count);
 
+    get_ranges(states: Vec<String>, start: i64, last: i64, asc: bool)
+        = |queue| queue.get_ranges(&states, start, last, asc) => Item::Texts;
+    get_jobs_by_id(ids: Vec<String>) = |queue| queue.get_jobs_by_id(&ids) => Item::Jobs;
+    get_counts_per_priority(priorities: Vec<i64>)
+        = |queue| queue.get_counts_per_priority(&priorities) => Item::Numbers;
+    get_delayed_count(due: i64) = |queue| queue.get_delayed_count(due) => Item::Number;
+    get_meta() = |queue| queue.get_meta() => Item::Pairs;
+    get_children(id: String, outcome: String) = |queue| queue.get_children(&id, &outcome) => Item::Fields;
+    get_dependencies_count(id: String) = |queue| queue.get_dependencies_count(&id) => Item::Numbers;
+    scan_dependencies(id: String, outcome: String, cursor: u64, count: u64)
+        = |queue| queue.scan_dependencies(&id, &outcome, cursor, count) => |(next, found)| Item::Page(next, found);
+
+    wait_until_ready() = |queue| queue.wait_until_ready() => nothing;
+    pause() = |queue| queue.pause() => nothing;
+    resume() = |queue| queue.resume() => nothing;
+    drain(delayed: bool) = |queue| queue.drain(delayed) => nothing;
+    clean(structure: String, grace: i64, limit: Option<usize>)
+        = |queue| queue.clean(&structure, grace, limit) => Item::Texts;
+    obliterate(force: bool, slice: usize) = |queue| queue.obliterate(force, slice) => nothing;
+    retry_jobs(state: String, count: i64, cutoff: Option<i64>)
+        = |queue| queue.retry_jobs(&state, count, cutoff) => nothing;
+    remove(id: String, children: bool) = |queue| queue.remove(&id, children) => Item::Flag;
+    remove_orphaned_jobs(count: usize, limit: Option<usize>)
+        = |queue| queue.remove_orphaned_jobs(count, limit) => Item::Number;
+    remove_deprecated_priority_key() = |queue| queue.remove_deprecated_priority_key() => Item::Flag;
+
+    clear_logs(id: String, keep: i64) = |queue| queue.clear_logs(&id, keep) => nothing;
+    retry_job(id: String, state: String, lifo: bool, reset_attempts_made: bool, reset_attempts_started: bool)
+        = |queue| queue.retry_job(&id, &state, RetryOptions { lifo, reset_attempts_made, reset_attempts_started })
+        => nothing;
+    promote_job(id: String) = |queue| queue.promote_job(&id) => nothing;
+    change_delay(id: String, delay: i64) = |queue| queue.change_delay(&id, delay) => nothing;
+    change_priority(id: String, priority: i64, lifo: bool)
+        = |queue| queue.change_priority(&id, priority, lifo) => nothing;
+    remove_unprocessed_children(id: String) = |queue| queue.remove_unprocessed_children(&id) => Item::Number;
+    remove_child_dependency(id: String) = |queue| queue.remove_child_dependency(&id) => Item::Flag;
     update_data(id: String, data: Vec<u8>) = |queue| queue.update_data(&id, &data) => nothing;
     update_progress(id: String, progress: Vec<u8>) = |queue| queue.update_progress(&id, &progress) => nothing;
     add_log(id: String, line: String, keep: i64) = |queue| queue.add_log(&id, &line, keep) => Item::Number;

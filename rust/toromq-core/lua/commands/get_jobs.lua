@@ -27,25 +27,11 @@ local wait, paused, active, prioritized = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local delayed, waiting_children, completed, failed = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local base, start, last, asc = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] ~= ''
 
-local lists = { waiting = wait, paused = paused, active = active }
-local sets = { prioritized = prioritized, delayed = delayed, completed = completed, failed = failed,
-  ['waiting-children'] = waiting_children }
+-- @include "includes/range_of_state"
 
-local function range(state, from, to)
-  if sets[state] then
-    return redis.call(asc and 'ZRANGE' or 'ZREVRANGE', sets[state], from, to)
-  end
-  if not asc then
-    return redis.call('LRANGE', lists[state], from, to)
-  end
-  -- The oldest stand at the tail of a list, so count from there and turn the page around.
-  local page = redis.call('LRANGE', lists[state], -(to + 1), -(from + 1))
-  local turned = {}
-  for i = #page, 1, -1 do
-    turned[#turned + 1] = page[i]
-  end
-  return turned
-end
+local structures = { waiting = { 'list', wait }, paused = { 'list', paused }, active = { 'list', active },
+  prioritized = { 'zset', prioritized }, delayed = { 'zset', delayed }, completed = { 'zset', completed },
+  failed = { 'zset', failed }, ['waiting-children'] = { 'zset', waiting_children } }
 
 local found, seen = {}, {}
 local function collect(state)
@@ -53,7 +39,7 @@ local function collect(state)
   local missing = to < 0 and 0 or to - from + 1
   local rounds = 0
   repeat
-    local page = range(state, from, to)
+    local page = range_of_state(structures[state][1], structures[state][2], from, to, asc)
     local kept = 0
     for _, id in ipairs(page) do
       local stored = redis.pcall('HGETALL', base .. id)

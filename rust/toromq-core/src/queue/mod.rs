@@ -1,14 +1,23 @@
 //! A queue without a worker: producing, looking, controlling.
 
+mod control;
 mod getters;
 mod jobs;
 mod producer;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{Cmd, Value};
 use tokio::{sync::mpsc, time::Instant};
 
+pub use jobs::RetryOptions;
 pub use producer::NewJob;
 
 use crate::{
@@ -64,6 +73,36 @@ impl Queue {
 
     async fn checked(&self, operation: &'static str, id: &str, call: &Call) -> Result<i64> {
         Self::check(operation, id, self.call(call).await?)
+    }
+
+    /// For what can't be done twice: after a lost answer a refusal may be the echo of our own success, so the truth is
+    /// that nobody knows.
+    async fn checked_once(&self, operation: &'static str, id: &str, call: &Call) -> Result<i64> {
+        let lost = AtomicBool::new(false);
+        let reply = repeat(self.timeout, Outcome::Unknown, || async {
+            let reply = self.link.call(call).await;
+            if let Err(Error::Connection {
+                outcome: Outcome::Unknown,
+                ..
+            }) = &reply
+            {
+                lost.store(true, Ordering::Relaxed);
+            }
+            reply
+        })
+        .await?;
+        match Self::check(operation, id, reply) {
+            Err(error @ Error::Script { .. }) if lost.load(Ordering::Relaxed) => {
+                Err(Error::Connection {
+                    message: format!(
+                        "the answer to {operation} of job {id} was lost; sent again, it was refused ({error}), so it was \
+                         done by the first try or by somebody else: look at the job"
+                    ),
+                    outcome: Outcome::Unknown,
+                })
+            }
+            answer => answer,
+        }
     }
 
     fn check(operation: &'static str, id: &str, reply: Value) -> Result<i64> {

@@ -1,0 +1,19 @@
+--[[
+  is_locked_tree: whether a job, or with `children` any pending one below it, is being run by a worker.
+]]
+local function is_locked_tree(job_key, children)
+  local stack = { job_key }
+  while #stack > 0 do
+    local key = stack[#stack]
+    stack[#stack] = nil
+    if redis.call('EXISTS', key .. ':lock') == 1 then
+      return true
+    end
+    if children then
+      for _, child in ipairs(redis.call('SMEMBERS', key .. ':dependencies')) do
+        stack[#stack + 1] = child
+      end
+    end
+  end
+  return false
+end
