@@ -8,6 +8,7 @@ from toromq._worker_base import RateLimit
 from toromq.connection import Connection
 from toromq.errors import (
     ConfigurationError,
+    DelayedError,
     FailedChildrenError,
     JobCancelledError,
     JobNotFoundError,
@@ -23,6 +24,8 @@ from toromq.errors import (
     SerializationError,
     ToroError,
     UnrecoverableError,
+    WaitingChildrenError,
+    WaitingError,
 )
 from toromq.job import Job
 from toromq.options import (
@@ -42,6 +45,7 @@ __all__ = [
     "Backoff",
     "ConfigurationError",
     "Connection",
+    "DelayedError",
     "Dependencies",
     "DependenciesCount",
     "FailedChildrenError",
@@ -67,6 +71,8 @@ __all__ = [
     "SerializationError",
     "ToroError",
     "UnrecoverableError",
+    "WaitingChildrenError",
+    "WaitingError",
     "Worker",
     "__version__",
     "run",

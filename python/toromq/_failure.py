@@ -5,7 +5,10 @@ from __future__ import annotations
 import traceback
 from typing import NamedTuple
 
-from toromq.errors import SerializationError, UnrecoverableError
+from toromq.errors import FailedChildrenError, SerializationError, UnrecoverableError
+
+# What no further try would mend: it was said so, the result is no JSON, or the child that failed will not come back.
+HOPELESS = (UnrecoverableError, SerializationError, FailedChildrenError)
 
 
 class Failure(NamedTuple):
@@ -29,4 +32,4 @@ def failure_of(error: BaseException) -> Failure:
         stack = f"{reason}\n(its traceback could not be made: {type(broken).__name__})"
     # What no other client could read must not be stored.
     reason, stack = (text.encode("utf-8", "replace").decode() for text in (reason, stack))
-    return Failure(reason, stack, isinstance(error, UnrecoverableError | SerializationError))
+    return Failure(reason, stack, isinstance(error, HOPELESS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from toromq._bridge import from_json, to_json
+from toromq._bridge import NativeWorker, from_json, to_json
 from toromq._cancellation import Cancellation
 from toromq.errors import ConfigurationError, JobCancelledError, SerializationError
 
@@ -35,6 +35,10 @@ class JobFields(Generic[DataT, ResultT]):
         attempts_started: how often it was begun.
         attempts_made: how often it ended.
     """
+
+    # The worker that runs it, and where its processor has put it meanwhile.
+    _runner: NativeWorker | None = None
+    _moved: str | None = None
 
     def __init__(self, queue: Any, stored: Stored) -> None:
         """Made by queues and workers."""

@@ -16,23 +16,26 @@ from typing import Any, ClassVar, Final, Generic, NamedTuple, cast
 from toromq import _bridge
 from toromq._bridge import to_json
 from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
-from toromq._failure import failure_of
+from toromq._failure import HOPELESS, failure_of
 from toromq._job_fields import DataT, JobFields, ResultT, Run, Stored
 from toromq._listeners import Listeners
 from toromq.connection import Connection, connection_of
 from toromq.errors import (
     ConfigurationError,
+    DelayedError,
     JobCancelledError,
     RateLimitError,
-    SerializationError,
     ToroError,
     UnrecoverableError,
+    WaitingChildrenError,
+    WaitingError,
 )
 from toromq.options import (
     KeepJobs,
     check_client_name,
     check_prefix,
     check_queue_name,
+    check_token,
     job_id_of,
     keep_policy,
     milliseconds,
@@ -41,6 +44,9 @@ from toromq.options import (
     with_hints,
 )
 
+# What a processor raises to say where its job goes.
+STEERING: Final = (DelayedError, RateLimitError, WaitingChildrenError, WaitingError)
+_SIGNALS: Final = {"delayed": "DelayedError", "wait": "WaitingError", "waiting-children": "WaitingChildrenError"}
 _BUILT_IN_BACKOFFS: Final = frozenset(("fixed", "exponential"))
 
 
@@ -194,8 +200,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
                 events.end()
 
     def _by_hand(self, token: str) -> _bridge.NativeByHand:
-        if not isinstance(token, str) or not token or token == "0":
-            raise ConfigurationError(f"token: got {token!r}; allowed is a text that is not empty and not '0'")
+        check_token(token)
         if self._hand is None:
             connection = self._connection._native()
             self._hand = _bridge.make(
@@ -326,6 +331,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._results[job.id, job.token] = (self._for_listener(job), result)
         if not native.complete(job.id, job.token, text, watched):
             self._results.pop((job.id, job.token), None)
+            self._went_on(job, "returned")
 
     def _failed(
         self, native: _bridge.NativeWorker, job: JobFields[Any, Any], error: BaseException, delay: float | None
@@ -333,10 +339,31 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         self._errors[job.id, job.token] = error
         if not native.fail(job.id, job.token, *failure_of(error), delay):
             self._errors.pop((job.id, job.token), None)
+            self._went_on(job, f"raised {type(error).__name__}: {failure_of(error).reason}")
+
+    def _went_on(self, job: JobFields[Any, Any], how: str) -> None:
+        """A processor ended as if it had not moved its job: that must not vanish without a word."""
+        if job._moved is not None:
+            self._tell("error", ToroError(
+                f"the processor of job {job.id} moved it to {job._moved} and then {how}, which is not stored; raise "
+                f"{_SIGNALS[job._moved]} after the move"
+            ))  # fmt: skip
+
+    def _steered(self, native: _bridge.NativeWorker, job: JobFields[Any, Any], signal: BaseException) -> None:
+        if isinstance(signal, DelayedError) and job._moved is None:
+            if signal.due is not None:
+                native.delay(job.id, job.token, signal.due)
+                return
+            self._tell("error", ToroError(
+                f"the processor of job {job.id} raised DelayedError and did not say until when, so the job runs again "
+                "now; call job.move_to_delayed() before, or raise DelayedError(delay=...)"
+            ))  # fmt: skip
+        # Where it was moved already, this only gives back the slot.
+        native.wait(job.id, job.token)
 
     def _backoff(self, job: JobFields[Any, Any], error: BaseException) -> Any:
         """What the user's own strategy says, which may have to be awaited; None without one."""
-        if isinstance(error, UnrecoverableError | SerializationError):
+        if isinstance(error, HOPELESS):
             return None
         backoff = job.opts.get("backoff")
         kind = backoff.get("type") if isinstance(backoff, dict) else backoff if isinstance(backoff, str) else None
@@ -377,33 +404,49 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
 
     def _run_here(self, native: _bridge.NativeWorker, stored: Stored) -> None:
         job = self._blocking_job_type(self._blocking_queue, stored)
+        job._runner = native
         if self._listeners.get("active"):
             self._tell("active", self._for_listener(job))
         try:
             self._begin_run(job)
             result = self._context.copy().run(self._processor, job)
             text = to_json(result, "returnvalue")
-        except RateLimitError:
-            native.wait(job.id, job.token)
         except BaseException as error:
-            if is_handed_back(job, error):
-                native.wait(job.id, job.token)
-                return
-            try:
-                delay = as_delay(self._awaited(self._backoff(job, error)))
-            except Exception as broken:
-                # A broken strategy must not keep the job: it is tried again at once, and the reason told.
-                self._tell("error", broken)
-                delay = None
-            self._failed(native, job, error, delay)
+            self._raised(native, job, error)
         else:
             self._completed(native, job, result, text)
         finally:
             self._running.pop((job.id, job.token), None)
 
+    def _raised(self, native: _bridge.NativeWorker, job: Any, error: BaseException) -> None:
+        if isinstance(error, STEERING):
+            try:
+                if waits_for_children(job, error):
+                    job.move_to_waiting_children()
+            except Exception as refused:
+                error = refused
+            else:
+                self._steered(native, job, error)
+                return
+        if is_handed_back(job, error):
+            native.wait(job.id, job.token)
+            return
+        try:
+            delay = as_delay(self._awaited(self._backoff(job, error)))
+        except Exception as broken:
+            # A broken strategy must not keep the job: it is tried again at once, and the reason told.
+            self._tell("error", broken)
+            delay = None
+        self._failed(native, job, error, delay)
+
     def _awaited(self, value: Any) -> Any:
         return asyncio.run(_wait_for(value)) if inspect.isawaitable(value) else value
 
+
+
+def waits_for_children(job: JobFields[Any, Any], signal: BaseException) -> bool:
+    """Whether a job is still to be moved to where it waits for its children."""
+    return isinstance(signal, WaitingChildrenError) and job._moved is None
 
 
 def is_handed_back(job: JobFields[Any, Any], error: BaseException) -> bool:

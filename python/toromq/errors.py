@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime, timedelta
+
 
 class ToroError(Exception):
     """The base of all errors of toromq."""
@@ -70,6 +73,52 @@ class JobControl(Exception):
 
 class UnrecoverableError(JobControl):
     """Fail the job now, whatever attempts it has left."""
+
+
+class DelayedError(JobControl):
+    """The job is to run later, which spends no attempt.
+
+    Raise it after `job.move_to_delayed(...)`, or let it do that: `raise DelayedError(delay=5000)`. Without either, the
+    worker can only put the job back to where it waited, and reports an error.
+
+    Args:
+        message: for whoever reads a log.
+        delay: from now, in milliseconds or as a timedelta.
+        run_at: the moment itself, as an aware datetime or in milliseconds since the epoch.
+
+    Raises:
+        ConfigurationError: `delay` or `run_at` is not allowed, or both are given.
+    """
+
+    def __init__(
+        self, message: str = "", *, delay: int | timedelta | None = None, run_at: int | datetime | None = None
+    ) -> None:
+        # Options are checked where all of them are, which needs the errors of this file.
+        from toromq.options import milliseconds, moment
+
+        super().__init__(*((message,) if message else ()))
+        if delay is not None and run_at is not None:
+            raise ConfigurationError("delay and run_at: give one of them")
+        self.due: int | None = None
+        if delay is not None:
+            self.due = time.time_ns() // 1_000_000 + milliseconds("delay", delay)
+        elif run_at is not None:
+            self.due = moment("run_at", run_at)
+
+
+class WaitingError(JobControl):
+    """The job goes back to where it waited and is the next of its kind to run, which spends no attempt.
+
+    `job.move_to_wait()` may have put it there already.
+    """
+
+
+class WaitingChildrenError(JobControl):
+    """The job waits for its children and runs again when they have ended, which spends no attempt.
+
+    Raise it when `job.move_to_waiting_children()` said so. Without that call the worker makes it; where no child is
+    left to wait for, the job then runs again at once.
+    """
 
 
 class RateLimitError(JobControl):

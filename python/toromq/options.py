@@ -283,6 +283,13 @@ def check_job_id(given: Any) -> str:
     return value
 
 
+def check_token(given: Any) -> str:
+    """What a lock holds: the word of whoever took it."""
+    if not isinstance(given, str) or not given or given == "0":
+        raise ConfigurationError(f"token: got {given!r}; allowed is a text that is not empty and not '0'")
+    return given
+
+
 def job_id_of(given: Any) -> str:
     """The id of a job that is looked for: any but what names a part of the queue."""
     value = text("job_id", str(given) if isinstance(given, int) and not isinstance(given, bool) else given)

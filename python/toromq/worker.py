@@ -13,8 +13,8 @@ from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
 from toromq._job_fields import DataT, ResultT, Run, Stored
 from toromq._listeners import AsyncListeners
 from toromq._tasks import TaskRunner
-from toromq._worker_base import WorkerBase, as_delay, is_handed_back
-from toromq.errors import JobCancelledError, RateLimitError, ToroError
+from toromq._worker_base import STEERING, WorkerBase, as_delay, is_handed_back, waits_for_children
+from toromq.errors import JobCancelledError, ToroError
 from toromq.job import Job, by_hand
 from toromq.queue import Queue
 
@@ -218,6 +218,7 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
         assert native is not None
         assert self._tasks is not None
         job: Job[Any, Any] = Job(self._queue, stored)
+        job._runner = native
         if self._listeners.get("active"):
             self._tell("active", job)
         try:
@@ -225,23 +226,34 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
                 self._begin_run(job)
                 result = await self._processor(job)
                 text = to_json(result, "returnvalue")
-            except RateLimitError:
-                native.wait(job.id, job.token)
             except BaseException as error:
-                if isinstance(error, asyncio.CancelledError) and self._tasks.was_cancelled():
-                    raise
-                if is_handed_back(job, error):
-                    native.wait(job.id, job.token)
-                    return
-                await self._run_failed(native, job, error)
-                if not isinstance(error, Exception | asyncio.CancelledError):
-                    raise
+                await self._run_raised(native, job, error)
             else:
                 self._completed(native, job, result, text)
         except asyncio.CancelledError as cancelled:
             await self._run_cancelled(native, job, cancelled)
         finally:
             del self._running[job.id, job.token]
+
+    async def _run_raised(self, native: NativeWorker, job: Job[Any, Any], error: BaseException) -> None:
+        assert self._tasks is not None
+        if isinstance(error, STEERING):
+            try:
+                if waits_for_children(job, error):
+                    await job.move_to_waiting_children()
+            except Exception as refused:
+                error = refused
+            else:
+                self._steered(native, job, error)
+                return
+        if isinstance(error, asyncio.CancelledError) and self._tasks.was_cancelled():
+            raise error
+        if is_handed_back(job, error):
+            native.wait(job.id, job.token)
+            return
+        await self._run_failed(native, job, error)
+        if not isinstance(error, Exception | asyncio.CancelledError):
+            raise error
 
     async def _run_cancelled(
         self, native: NativeWorker, job: Job[Any, Any], cancelled: asyncio.CancelledError

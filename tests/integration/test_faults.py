@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.eventually import aeventually, eventually
 from tests.support.invariants import check_invariants
+from tests.support.lossy import LossyProxy
 from tests.support.redisbox import RedisBox
 from toromq import Connection, Job, Queue, RedisConnectionError, ToroError, Worker, sync
 
@@ -536,3 +537,25 @@ class TestOutcomeThatCannotBeWritten:
             broken = await queue.add("n", {"n": 0})
             await aeventually(lambda: box.client().zscore(_key("failed"), str(broken.id)) is not None, 3)
         assert crew.runs[str(broken.id)] == 2
+
+
+class TestSwallowedReply:
+    async def test_a_short_lock_survives_a_renewal_that_is_never_answered(self, box: RedisBox) -> None:
+        client = box.client()
+        release = asyncio.Event()
+        crew = Crew(lambda job: asyncio.wait_for(release.wait(), 20))
+        queue: Queue[Any, Any] = Queue("jobs", connection=box.url, prefix=_PREFIX)
+        with LossyProxy(box.url) as proxy:
+            async with crew.worker(proxy.url, lock_duration=1500):
+                job = await queue.add("n")
+                lock = _key(str(job.id), "lock")
+                # Of the first job's renewals one must go through, so that the server knows the script.
+                await aeventually(lambda: client.pttl(lock) < 1200)
+                await aeventually(lambda: client.pttl(lock) > 1200)
+                proxy.lose("extend_locks", cut=False)
+                await aeventually(lambda: any("no answer within" in str(error) for error in crew.errors))
+                # Renewed again, long before an answer was given up for lost.
+                await aeventually(lambda: client.pttl(lock) > 1200)
+                release.set()
+                await aeventually(lambda: str(job.id) in _completed(client))
+        assert (proxy.lost, crew.lost, crew.runs[str(job.id)]) == (1, [], 1)

@@ -12,6 +12,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 Script = dict[str, Any]
@@ -151,6 +152,22 @@ async def _update_data(job: Any, script: Script, gates: Gates) -> Any:
     return job.data
 
 
+async def _move(job: Any, script: Script, gates: Gates) -> Any:
+    from toromq import DelayedError, WaitingChildrenError, WaitingError
+
+    to = "nowhere" if job.attempts_started > 1 else _setting(job, script, "to")
+    if to == "delayed":
+        due = datetime.now(UTC) + timedelta(milliseconds=_setting(job, script, "ms", 0))
+        await _done(job.move_to_delayed(due))
+        raise DelayedError
+    if to == "wait":
+        await _done(job.move_to_wait())
+        raise WaitingError
+    if to == "waiting-children" and await _done(job.move_to_waiting_children()):
+        raise WaitingChildrenError
+    return job.attempts_started
+
+
 async def _gate(job: Any, script: Script, gates: Gates) -> Any:
     return await gates.passed(job.id)
 
@@ -174,6 +191,7 @@ _PROCESSORS: dict[str, Callable[[Any, Script, Gates], Coroutine[Any, Any, Any]]]
     "progress": _progress,
     "log": _log,
     "update_data": _update_data,
+    "move": _move,
     "gate": _gate,
     "block_forever": _block_forever,
     "by_name": _by_name,

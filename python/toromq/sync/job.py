@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, Unpack, cast
 
 from toromq._bridge import NativeByHand, from_json, to_json
 from toromq._bridge import blocking_port as port
 from toromq._failure import failure_of
 from toromq._job_fields import DataT, JobFields, ResultT, children_of, stored_of
-from toromq.errors import LockMismatchError, ToroError
+from toromq.errors import ConfigurationError, LockMismatchError, ToroError
 from toromq.options import (
     MAX_PRIORITY,
     Dependencies,
@@ -19,8 +20,10 @@ from toromq.options import (
     JobOptions,
     JobState,
     Page,
+    check_token,
     flag,
     milliseconds,
+    moment,
     refuse_unknown,
     state_of,
     text,
@@ -266,6 +269,79 @@ class Job(JobFields[DataT, ResultT]):
         """Delete its pending children and all below them, but for those that run or have failed; give how many."""
         return cast(int, port().call(self._queue._native().remove_unprocessed_children, self.id))
 
+    def move_to_delayed(self, timestamp: int | datetime, token: str | None = None) -> None:
+        """For its processor: let it run at `timestamp`; then raise DelayedError. No attempt is spent.
+
+        It is moved at once and is then nobody's: what the processor still returns or raises is not stored.
+
+        Args:
+            timestamp: an aware datetime, or milliseconds since the epoch.
+            token: under which it is locked; default: its own.
+
+        Raises:
+            LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
+            JobNotFoundError: it was removed.
+            RedisConnectionError: Redis stayed away for the connection's `command_timeout`.
+        """
+        due = moment("timestamp", timestamp)
+        if self._move("delayed", due, None, token):
+            self._fields["delay"] = b"%d" % max(0, due - time.time_ns() // 1_000_000)
+
+    def move_to_wait(self, token: str | None = None) -> None:
+        """For its processor: put it back to where it waited, as the next of its kind to run; then raise WaitingError.
+
+        In all else as `move_to_delayed`.
+        """
+        self._move("wait", 0, None, token)
+
+    def move_to_waiting_children(
+        self, token: str | None = None, *, child: JobFields[Any, Any] | str | None = None
+    ) -> bool:
+        """For its processor: let it wait for its children; if it does, raise WaitingChildrenError.
+
+        It runs again when all of them have ended, also where only one was asked for. In all else as `move_to_delayed`.
+
+        Args:
+            token: under which it is locked; default: its own.
+            child: wait only if this one has not ended: a job, or its full key (prefix:queue:id).
+
+        Returns:
+            True when it waits; False when there is nothing to wait for, and the processor goes on.
+
+        Raises:
+            FailedChildrenError: a child failed that fails its parent. It fails the job for good if it is not caught.
+        """
+        return self._move("waiting-children", 0, _key_of(child), token)
+
+    def _move(self, state: str, due: int, child: str | None, token: str | None) -> bool:
+        mover = self._runner or self._queue._native()
+        moved = cast(bool, port().call(mover.move_job, self._run_under(token), (state, due, child)))
+        if moved:
+            self._moved = state
+        return moved
+
+    def extend_lock(self, token: str | None, duration: int | timedelta) -> None:
+        """Let its lock live for `duration` (milliseconds or a timedelta) from now on.
+
+        A worker that runs renews the locks of its jobs by itself; this is for jobs that were fetched by hand. With None
+        for `token`, its own.
+
+        Raises:
+            LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
+        """
+        life = milliseconds("duration", duration)
+        if life == 0:
+            raise ConfigurationError(f"duration: got {duration!r}; allowed is a timedelta or milliseconds, 1 or more")
+        keeper = self._runner or self._queue._native()
+        port().call(keeper.extend_lock, self._run_under(token), life)
+
+    def _run_under(self, token: str | None) -> tuple[str, str, int]:
+        if token is None and not self.token:
+            raise ConfigurationError(
+                f"token: job {self.id} was not fetched by this object; give the token under which it is locked"
+            )
+        return self.id, check_token(self.token if token is None else token), self.attempts_started
+
     def move_to_completed(self, returnvalue: ResultT, token: str, fetch_next: bool = True) -> Any:
         """Finish a job that was fetched by hand; gives the next one, or None, unless `fetch_next` is False.
 
@@ -299,3 +375,14 @@ def by_hand(queue: Any, hand: NativeByHand, stored: Any) -> Job[Any, Any] | None
     job: Job[Any, Any] = Job(queue, stored)
     job._hand = hand
     return job
+
+
+def _key_of(child: Any) -> str | None:
+    if child is None:
+        return None
+    if isinstance(child, JobFields):
+        return f"{child._queue.prefix}:{child.queue_name}:{child.id}"
+    key = text("child", child)
+    if key.count(":") < 2:
+        raise ConfigurationError(f"child: got {key!r}; allowed is a job, or its full key (prefix:queue:id)")
+    return key

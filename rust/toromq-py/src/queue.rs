@@ -13,6 +13,7 @@ use crate::{
     connection::NativeConnection,
     port::{Item, Port},
     runtime::{self, OfProcess},
+    worker::{Destination, JobRun},
 };
 
 /// One queue of the engine.
@@ -122,6 +123,8 @@ operations! {
     update_data(id: String, data: Vec<u8>) = |queue| queue.update_data(&id, &data) => nothing;
     update_progress(id: String, progress: Vec<u8>) = |queue| queue.update_progress(&id, &progress) => nothing;
     add_log(id: String, line: String, keep: i64) = |queue| queue.add_log(&id, &line, keep) => Item::Number;
+    move_job(run: JobRun, to: Destination) = |queue| queue.move_job(&run.into(), &to.into()) => Item::Flag;
+    extend_lock(run: JobRun, duration: u64) = |queue| queue.extend_lock(&run.into(), duration) => nothing;
 }
 
 /// A job to add, as Python gives it.

@@ -1,16 +1,19 @@
 //! The worker: jobs go out through the port or to threads, outcomes come back.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use pyo3::prelude::*;
 use toromq_core::{
-    error::Error,
+    error::{Error, Result},
     job::JobRecord,
     keys::QueueKeys,
-    worker::{ByHand, Closing, JobOutcome, Sink, Worker, WorkerSettings},
+    worker::{ByHand, Closing, JobOutcome, Move, Run, Sink, Worker, WorkerSettings},
 };
 
 use crate::{
@@ -52,6 +55,34 @@ impl From<Options> for WorkerSettings {
             paused: options.paused,
             remove_on_complete: options.remove_on_complete,
             remove_on_fail: options.remove_on_fail,
+        }
+    }
+}
+
+/// A run of a job, as Python gives it: id, token, how often it was begun.
+#[derive(FromPyObject)]
+pub(crate) struct JobRun(String, String, i64);
+
+impl From<JobRun> for Run {
+    fn from(JobRun(id, token, attempts_started): JobRun) -> Self {
+        Self {
+            id,
+            token,
+            attempts_started,
+        }
+    }
+}
+
+/// Where a job is to go, as Python gives it: the state, when it is due, the key of the child it waits for.
+#[derive(FromPyObject)]
+pub(crate) struct Destination(String, i64, Option<String>);
+
+impl From<Destination> for Move {
+    fn from(Destination(state, due, child): Destination) -> Self {
+        match state.as_str() {
+            "delayed" => Self::Delayed(due),
+            "wait" => Self::Wait,
+            _ => Self::WaitingChildren(child),
         }
     }
 }
@@ -129,6 +160,20 @@ impl Running {
                 .finish(job.id.clone(), job.token.clone(), JobOutcome::Wait);
         }
     }
+}
+
+/// Runs something of the engine, whose answer goes to the port.
+fn answer<T: 'static>(
+    port: &Port,
+    ticket: u64,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+    item: fn(T) -> Item,
+) -> PyResult<()> {
+    let inbox = Arc::clone(&port.inbox);
+    runtime::handle()?.spawn(async move {
+        inbox.put(ticket, future.await.map_or_else(Item::Failed, item));
+    });
+    Ok(())
 }
 
 impl End for Running {
@@ -244,6 +289,24 @@ impl NativeWorker {
         self.running.worker.finish(id, token, JobOutcome::Wait);
     }
 
+    /// Its processor wants it to run at `due`, in milliseconds since the epoch.
+    fn delay(&self, id: String, token: String, due: i64) {
+        let outcome = JobOutcome::Delay { due };
+        self.running.worker.finish(id, token, outcome);
+    }
+
+    fn move_job(&self, port: &Port, ticket: u64, run: JobRun, to: Destination) -> PyResult<()> {
+        let running = Arc::clone(&self.running);
+        let moved = async move { running.worker.move_job(&run.into(), &to.into()).await };
+        answer(port, ticket, moved, Item::Flag)
+    }
+
+    fn extend_lock(&self, port: &Port, ticket: u64, run: JobRun, duration: u64) -> PyResult<()> {
+        let running = Arc::clone(&self.running);
+        let extended = async move { running.worker.extend_lock(&run.into(), duration).await };
+        answer(port, ticket, extended, |()| Item::None)
+    }
+
     /// The runs, by id and token, of all jobs or of one that are held and whose outcome is not known.
     #[allow(clippy::needless_pass_by_value)] // As the interpreter gives it.
     fn held(&self, id: Option<String>) -> Vec<(String, String)> {
@@ -316,12 +379,9 @@ impl NativeByHand {
     }
 
     fn fetch(&self, port: &Port, ticket: u64, token: String, block: bool) -> PyResult<()> {
-        let (hand, inbox) = (Arc::clone(&self.hand), Arc::clone(&port.inbox));
-        runtime::handle()?.spawn(async move {
-            let fetched = hand.fetch(&token, block).await;
-            inbox.put(ticket, fetched.map_or_else(Item::Failed, Item::Job));
-        });
-        Ok(())
+        let hand = Arc::clone(&self.hand);
+        let fetched = async move { hand.fetch(&token, block).await };
+        answer(port, ticket, fetched, Item::Job)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -357,11 +417,8 @@ impl NativeByHand {
                 delay: None,
             },
         };
-        let (hand, inbox) = (Arc::clone(&self.hand), Arc::clone(&port.inbox));
-        runtime::handle()?.spawn(async move {
-            let finished = hand.finish(record, outcome).await;
-            inbox.put(ticket, finished.map_or_else(Item::Failed, |()| Item::None));
-        });
-        Ok(())
+        let hand = Arc::clone(&self.hand);
+        let finished = async move { hand.finish(record, outcome).await };
+        answer(port, ticket, finished, |()| Item::None)
     }
 }

@@ -58,7 +58,7 @@ class End(NamedTuple):
     keep: str = ""
     number: int | str = ""
     flag: str = ""
-    made: int | str = ""
+    before: int | str = ""
     token: str = TOKEN
 
     def group(self) -> tuple[Any, ...]:

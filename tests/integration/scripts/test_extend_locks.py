@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.scripts.commands import LONG_MS, TOKEN, Called, NewJob, Queue
+from tests.integration.scripts.commands import CODES, LONG_MS, TOKEN, Called, NewJob, Queue
 from tests.support.redisbox import RedisBox
 
 
@@ -35,7 +35,9 @@ def test_many_at_once(active: Queue) -> None:
     active.redis.delete(active.key("a:lock"))
     active.redis.set(active.key("b:lock"), "v:1", px=LONG_MS)
     jobs = [("x", TOKEN), ("a", TOKEN), ("c", TOKEN), ("b", TOKEN), ("c", "w:other")]
-    assert extend(active, *jobs) == (["x", "a", "b", "c"], {"stalled": {"a", "b"}})
+    missing, mismatch = CODES["LOCK_MISSING"], CODES["LOCK_MISMATCH"]
+    lost = [["x", missing], ["a", missing], ["b", mismatch], ["c", mismatch]]
+    assert extend(active, *jobs) == (lost, {"stalled": {"a", "b"}})
     assert [id for id in "abc" if is_extended(active, id)] == ["c"]
 
 
@@ -44,7 +46,8 @@ def test_another_lock_is_not_touched(active: Queue, lock: str | None) -> None:
     active.redis.delete(active.key("a:lock"))
     if lock is not None:
         active.redis.set(active.key("a:lock"), lock, px=LONG_MS)
-    assert extend(active, ("a", TOKEN)) == (["a"], {})
+    code = CODES["LOCK_MISSING" if lock is None else "LOCK_MISMATCH"]
+    assert extend(active, ("a", TOKEN)) == ([["a", code]], {})
     assert not is_extended(active, "a")
 
 
@@ -58,7 +61,7 @@ def test_nobody_was_under_suspicion(active: Queue) -> None:
 def test_a_lock_of_another_type_is_not_ours(active: Queue) -> None:
     active.redis.delete(active.key("a:lock"))
     active.redis.rpush(active.key("a:lock"), TOKEN)
-    assert extend(active, ("a", TOKEN), ("b", TOKEN)) == (["a"], {"stalled": {"a", "c"}})
+    assert extend(active, ("a", TOKEN), ("b", TOKEN)) == ([["a", CODES["LOCK_MISSING"]]], {"stalled": {"a", "c"}})
 
 
 def test_a_server_without_memory_still_extends(prefix: str) -> None:

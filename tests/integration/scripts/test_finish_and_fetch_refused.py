@@ -35,6 +35,11 @@ def ending(outcome: str, **fields: Any) -> End:
     return End("a", outcome, '"ok"', '["at"]', number=5, **fields)
 
 
+def before(end: End) -> int:
+    """What the job counted when the end was first sent: attempts started where the end is no attempt, else made."""
+    return 1 if end.outcome == "wait" or (end.outcome, end.flag) == ("delay", "") else 0
+
+
 @pytest.fixture(autouse=True)
 def _active(mail: Queue) -> None:
     mail.activate(NewJob(job_id="a"), NewJob(job_id="b"))
@@ -105,9 +110,9 @@ REPEATED: Final = {
 @pytest.mark.parametrize("end", REPEATED.values(), ids=REPEATED.keys())
 def test_a_finish_sent_again_is_harmless(mail: Queue, end: End) -> None:
     mail.finish(end)
-    again = mail.finish(end._replace(made=0), End("b"), metrics_points=5)
+    again = mail.finish(end._replace(before=before(end)), End("b"), metrics_points=5)
     assert again.reply[0] == [0, 0]
-    alone = mail.finish(end._replace(made=0), metrics_points=5)
+    alone = mail.finish(end._replace(before=before(end)), metrics_points=5)
     assert alone == ([[0], [], 0, 0], {})
     assert not {"a", "a:lock", "stalled"} & again.changed.keys()
     assert again.changed["completed"].keys() - {"a"} == {"b"}
@@ -116,7 +121,7 @@ def test_a_finish_sent_again_is_harmless(mail: Queue, end: End) -> None:
 
 @pytest.mark.parametrize("end", REPEATED.values(), ids=REPEATED.keys())
 def test_a_finish_that_never_arrived_is_done_when_sent_again(mail: Queue, prefix: str, end: End) -> None:
-    reply, changed = mail.finish(end._replace(made=0))
+    reply, changed = mail.finish(end._replace(before=before(end)))
     assert reply[0] == [0]
     twin = Queue(mail.redis, prefix, "twin")
     twin.activate(NewJob(job_id="a"), NewJob(job_id="b"))
@@ -128,14 +133,21 @@ def test_a_finish_that_never_arrived_is_done_when_sent_again(mail: Queue, prefix
 def test_a_retry_that_runs_elsewhere_by_now_counts_as_done(mail: Queue, end: End) -> None:
     mail.finish(end)
     mail.finish(want=1, token="v:1", now_ms=NOW + 500)
-    assert mail.finish(end._replace(made=0)) == ([[0], [], 0, 0], {})
+    assert mail.finish(end._replace(before=before(end))) == ([[0], [], 0, 0], {})
 
 
 @pytest.mark.parametrize("outcome", ["wait", "delay"])
 def test_a_job_put_back_that_runs_elsewhere_by_now_is_left_alone(mail: Queue, outcome: str) -> None:
     mail.finish(ending(outcome))
     mail.finish(want=1, token="v:1", now_ms=NOW + 500)
-    assert mail.finish(ending(outcome, made=0)).changed == {}
+    assert mail.finish(ending(outcome, before=1)) == ([[0], [], 0, 0], {})
+
+
+@pytest.mark.parametrize("outcome", ["wait", "delay"])
+@pytest.mark.parametrize("code", ["LOCK_MISSING", "LOCK_MISMATCH"])
+def test_a_job_that_nobody_began_again_was_not_put_back(mail: Queue, outcome: str, code: str) -> None:
+    BROKEN[code](mail)
+    assert mail.finish(ending(outcome, before=1)) == ([[CODES[code]], [], 0, 0], {})
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "retry"])
@@ -144,14 +156,14 @@ def test_what_does_not_stand_is_refused_again(mail: Queue, code: str, outcome: s
     if code in OF_COMPLETED_ONLY and outcome != "completed":
         code = "LOCK_MISSING"
     BROKEN[code](mail)
-    assert mail.finish(ending(outcome, made=0)) == ([[CODES[code]], [], 0, 0], {})
+    assert mail.finish(ending(outcome, before=0)) == ([[CODES[code]], [], 0, 0], {})
 
 
 @pytest.mark.parametrize("difference", [{"value": '"other"'}, {"now_ms": NOW + 1}])
 @pytest.mark.parametrize("outcome", ["completed", "failed"])
 def test_another_worker_s_outcome_is_not_taken_for_ours(mail: Queue, outcome: str, difference: dict[str, Any]) -> None:
     mail.finish(ending(outcome))
-    end = ending(outcome, made=0)._replace(**({"value": difference["value"]} if "value" in difference else {}))
+    end = ending(outcome, before=0)._replace(**({"value": difference["value"]} if "value" in difference else {}))
     reply, changed = mail.finish(end, now_ms=difference.get("now_ms", NOW))
     assert (reply[0], changed) == ([CODES["LOCK_MISSING"]], {})
 
@@ -159,19 +171,13 @@ def test_another_worker_s_outcome_is_not_taken_for_ours(mail: Queue, outcome: st
 @pytest.mark.parametrize("outcome", ["retry", "delay", "wait"])
 def test_a_job_that_is_gone_was_not_put_back(mail: Queue, outcome: str) -> None:
     BROKEN["JOB_MISSING"](mail)
-    assert mail.finish(ending(outcome, made=0, flag="1")) == ([[CODES["JOB_MISSING"]], [], 0, 0], {})
-
-
-@pytest.mark.parametrize("outcome", ["wait", "delay"])
-def test_a_job_that_is_still_active_was_not_put_back(mail: Queue, outcome: str) -> None:
-    BROKEN["LOCK_MISSING"](mail)
-    assert mail.finish(ending(outcome, made=0)) == ([[CODES["LOCK_MISSING"]], [], 0, 0], {})
+    assert mail.finish(ending(outcome, before=0, flag="1")) == ([[CODES["JOB_MISSING"]], [], 0, 0], {})
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed"])
 def test_a_key_that_is_no_job_was_not_finished(mail: Queue, outcome: str) -> None:
     BROKEN["JOB_CORRUPT"](mail)
-    assert mail.finish(ending(outcome, made=0)) == ([[CODES["JOB_CORRUPT"]], [], 0, 0], {})
+    assert mail.finish(ending(outcome, before=0)) == ([[CODES["JOB_CORRUPT"]], [], 0, 0], {})
 
 
 @pytest.mark.parametrize("outcome", ["completed", "retry"])

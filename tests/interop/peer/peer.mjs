@@ -9,7 +9,18 @@
 
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
-import { FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, Worker } from 'bullmq';
+import {
+  DelayedError,
+  FlowProducer,
+  Job,
+  Queue,
+  QueueEvents,
+  QueueEventsProducer,
+  UnrecoverableError,
+  WaitingChildrenError,
+  WaitingError,
+  Worker,
+} from 'bullmq';
 
 const require = createRequire(import.meta.url);
 
@@ -142,6 +153,20 @@ const processors = {
       if (fail) throw new Error('data updated, try again');
     }
     return job.data;
+  },
+  // Puts the job somewhere else at its first start.
+  move: async (job, script) => {
+    const to = job.attemptsStarted > 1 ? 'nowhere' : setting(job, script, 'to');
+    if (to === 'delayed') {
+      await job.moveToDelayed(Date.now() + setting(job, script, 'ms', 0), job.token);
+      throw new DelayedError();
+    }
+    if (to === 'wait') {
+      await job.moveToWait(job.token);
+      throw new WaitingError();
+    }
+    if (to === 'waiting-children' && (await job.moveToWaitingChildren(job.token))) throw new WaitingChildrenError();
+    return job.attemptsStarted;
   },
   gate: async (job, script, handle) => {
     notify('gate', { handle, jobId: job.id });

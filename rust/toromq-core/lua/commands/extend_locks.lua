@@ -8,7 +8,9 @@
     2 lock_duration_ms  integer  milliseconds
     3.. jobs            groups of two: id, token
   RETURNS
-    {id, ...}  jobs whose lock is gone or another worker's
+    {{id, code}, ...}  jobs whose lock is not the caller's any more, and why
+    LOCK_MISSING       the lock had run out
+    LOCK_MISMATCH      another worker holds it
   EVENTS
     none
 ]]
@@ -27,7 +29,7 @@ for n, lock_key in ipairs(lock_keys) do
     redis.call('PEXPIRE', lock_key, lock_duration)
     kept[#kept + 1] = id
   else
-    lost[#lost + 1] = id
+    lost[#lost + 1] = { id, locks[n] and CODE.LOCK_MISMATCH or CODE.LOCK_MISSING }
   end
 end
 if #kept > 0 then

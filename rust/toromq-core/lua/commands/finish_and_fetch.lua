@@ -33,7 +33,8 @@
     10.. jobs           groups of nine: id, token, outcome (completed, failed, retry, delay or wait), value (returnvalue
                         as JSON, failedReason as text, or empty), stacktrace (JSON or empty), keep ("count:age:limit" or
                         empty), number (attempts for failed, milliseconds for delay), flag (retry: "1" for lifo; delay:
-                        "1" to count the attempt), made (attempts made before, when sent again, or empty)
+                        "1" to count the attempt), before (when sent again: attempts made before, or attempts started for wait and
+                        a delay that does not count; else empty)
   RETURNS
     {codes, fetched, drained, limited}  codes: 0 or a code for each job; fetched: what fetch_jobs returns, or empty
                         without fetching; drained: 1 when the queue ran empty; limited: for outcome wait, ms until the
@@ -80,10 +81,10 @@ local codes = {}
 local max_length = nil
 
 -- Whether the outcome of a job that is sent again already stands in Redis: more attempts made than before, and for a
--- finished one our own value and time.
+-- finished one our own value and time. An end that is no attempt left `active`, or was begun again since.
 local function stands_already(i, code, job, job_key)
-  local made = tonumber(ARGV[i + 8])
-  if not made or code == CODE.JOB_CORRUPT then
+  local before = tonumber(ARGV[i + 8])
+  if not before or code == CODE.JOB_CORRUPT then
     return false
   end
   local outcome = ARGV[i + 2]
@@ -97,9 +98,9 @@ local function stands_already(i, code, job, job_key)
     return stored[1] == ARGV[i + 3] and stored[2] == now_text
   end
   if outcome == 'wait' or (outcome == 'delay' and ARGV[i + 7] == '') then
-    return redis.call('EXISTS', job_key .. ':lock') == 0 and not in_list(active, ARGV[i])
+    return (tonumber(redis.call('HGET', job_key, 'ats')) or 0) > before or not in_list(active, ARGV[i])
   end
-  return (tonumber(job[5]) or 0) > made
+  return (tonumber(job[5]) or 0) > before
 end
 
 if count > 0 then

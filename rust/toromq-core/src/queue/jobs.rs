@@ -6,6 +6,7 @@ use crate::{
     error::{Outcome, Result},
     link::Call,
     scripts,
+    worker::{self, Move, Run},
 };
 
 impl Queue {
@@ -159,6 +160,25 @@ impl Queue {
             .checked_once("remove the child dependency", id, &call)
             .await?;
         Ok(reply == 0)
+    }
+
+    /// Puts a job somewhere else that is active and locked under the run's token; false where there was nothing to wait
+    /// for, and the job stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Script`](crate::error::Error::Script) when it is refused.
+    pub async fn move_job(&self, run: &Run, to: &Move) -> Result<bool> {
+        worker::move_job(&self.link, &self.keys, run, to).await
+    }
+
+    /// Sets the time that a job's lock lives from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Script`](crate::error::Error::Script) when the lock is another's or gone.
+    pub async fn extend_lock(&self, run: &Run, duration: u64) -> Result<()> {
+        worker::extend_lock(&self.link, &self.keys, run, duration).await
     }
 }
 

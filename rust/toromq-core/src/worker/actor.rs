@@ -85,7 +85,7 @@ pub(super) async fn run(
         while let Ok((id, token, outcome)) = outcomes.try_recv() {
             pending.extend(entry(&shared, &id, &token, outcome));
         }
-        let held = shared.held().len();
+        let held = shared.busy();
         let done = held == 0 || level == Closing::Now;
         if level > Closing::No && pending.is_empty() && done {
             break;

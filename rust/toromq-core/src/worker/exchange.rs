@@ -1,6 +1,6 @@
 //! One exchange with Redis: outcomes out, jobs in; and what to do when its reply was lost.
 
-use std::{collections::hash_map::Entry::Occupied, sync::Arc};
+use std::{collections::hash_map::Entry::Occupied, sync::Arc, time::Duration};
 
 use redis::Value;
 use tokio::time::Instant;
@@ -67,21 +67,26 @@ pub(super) fn prepare(
     };
     call.arg("");
     for entry in batch {
-        call.arg(&entry.id)
-            .arg(&entry.token)
-            .arg(entry.outcome)
-            .arg(&entry.value)
-            .arg(&entry.stack)
-            .arg(&entry.keep)
-            .arg(&entry.number)
-            .arg(entry.flag)
-            .arg(if again {
-                entry.made.to_string()
-            } else {
-                String::new()
-            });
+        describe_end(&mut call, entry, again);
     }
     call
+}
+
+/// One group of the script's arguments.
+pub(super) fn describe_end(call: &mut Call, entry: &Entry, again: bool) {
+    call.arg(&entry.id)
+        .arg(&entry.token)
+        .arg(entry.outcome)
+        .arg(&entry.value)
+        .arg(&entry.stack)
+        .arg(&entry.keep)
+        .arg(&entry.number)
+        .arg(entry.flag)
+        .arg(if again {
+            entry.before.to_string()
+        } else {
+            String::new()
+        });
 }
 
 pub(super) async fn exchange(
@@ -174,6 +179,7 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
             let job = Held {
                 record: Arc::clone(&record),
                 renewed: sent,
+                expires: sent + Duration::from_millis(shared.settings.lock_duration),
                 lost: false,
                 finishing: false,
             };
@@ -235,6 +241,7 @@ fn settle(shared: &Shared, entry: &Entry, code: i64) -> Option<Entry> {
                     shared.sink.completed(&entry.id, &entry.token);
                 }
                 "completed" | "wait" => {}
+                "delay" if entry.flag.is_empty() => {}
                 _ => {
                     if let Some(held) = held {
                         let reason = String::from_utf8_lossy(&entry.value);

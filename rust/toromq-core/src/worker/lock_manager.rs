@@ -2,61 +2,79 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::Shared;
-use crate::{
-    link::{Call, items, text},
-    scripts,
+use super::{
+    Run, Shared,
+    moves::{BATCH, extend_locks},
 };
-
-// Holds Redis for about a millisecond.
-const BATCH: usize = 500;
+use crate::{
+    error::{Error, Outcome},
+    scripts::Code,
+};
 
 pub(super) async fn renew_locks(shared: Arc<Shared>) {
     let age = Duration::from_millis((shared.settings.lock_renew_time / 2).max(1));
-    let life = Duration::from_millis(shared.settings.lock_duration);
+    // Half of what a lock has left when it is looked at at the latest.
+    let left = shared.settings.lock_duration - shared.settings.lock_renew_time;
+    let patience = Duration::from_millis((left / 2).max(1));
+    let mut pause = age;
     loop {
-        sleep(age).await;
-        let mut aged: Vec<(String, String)> = Vec::new();
+        sleep(pause).await;
+        pause = age;
+        let mut aged: Vec<Run> = Vec::new();
         let mut lost = Vec::new();
-        for (id, job) in shared.held().iter_mut().filter(|(_, job)| !job.lost) {
-            if job.renewed.elapsed() >= life && !job.finishing {
+        for job in shared.held().values_mut().filter(|job| !job.lost) {
+            if job.expires <= Instant::now() && !job.finishing {
                 job.lost = true;
                 lost.push(Arc::clone(&job.record));
             } else if job.renewed.elapsed() >= age {
-                aged.push((id.clone(), job.record.token.clone()));
+                aged.push(Run::of(&job.record));
             }
         }
         shared.lose(lost);
         for batch in aged.chunks(BATCH) {
             let sent = Instant::now();
-            let mut call = Call::new(&scripts::EXTEND_LOCKS, &shared.keys);
-            call.arg(shared.keys.base())
-                .number(shared.settings.lock_duration);
-            for (id, token) in batch {
-                call.arg(id).arg(token);
-            }
-            match shared.upkeep.call(&call).await {
-                Ok(reply) => {
-                    let lost: Vec<String> = items(reply).iter().map(text).collect();
-                    note_renewal(&shared, batch, &lost, sent);
+            let duration = shared.settings.lock_duration;
+            let renewal = extend_locks(&shared.upkeep, &shared.keys, batch, duration);
+            // One answer that never comes must leave time for another try before the locks run out.
+            match timeout(patience, renewal).await {
+                Ok(Ok(lost)) => note_renewal(&shared, batch, &lost, sent),
+                Ok(Err(error)) => shared.sink.error(error),
+                Err(_) => {
+                    shared.upkeep.reset().await;
+                    shared.sink.error(unanswered(patience));
+                    pause = Duration::ZERO;
                 }
-                Err(error) => shared.sink.error(error),
             }
         }
     }
 }
 
-fn note_renewal(shared: &Shared, batch: &[(String, String)], lost: &[String], sent: Instant) {
+fn unanswered(patience: Duration) -> Error {
+    Error::Connection {
+        message: format!(
+            "the renewal of locks got no answer within {} ms; it is tried again on a new connection",
+            patience.as_millis()
+        ),
+        outcome: Outcome::Unknown,
+    }
+}
+
+fn note_renewal(shared: &Shared, batch: &[Run], lost: &[(String, Code)], sent: Instant) {
+    let life = Duration::from_millis(shared.settings.lock_duration);
     let mut gone = Vec::new();
     let mut held = shared.held();
-    for (id, token) in batch {
-        let Some(job) = held.get_mut(id).filter(|job| job.record.token == *token) else {
+    for run in batch {
+        let Some(job) = held
+            .get_mut(&run.id)
+            .filter(|job| job.record.token == run.token)
+        else {
             continue;
         };
-        if !lost.contains(id) {
+        if !lost.iter().any(|(id, _)| *id == run.id) {
             job.renewed = sent;
+            job.expires = sent + life;
         } else if !job.finishing && !job.lost {
             // While its finish is under way a missing lock is what success looks like.
             job.lost = true;

@@ -7,6 +7,7 @@ mod by_hand;
 mod exchange;
 mod lock_manager;
 mod marker;
+mod moves;
 mod outcome;
 mod stalled_checker;
 
@@ -16,6 +17,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -24,9 +26,16 @@ use tokio::{
 };
 
 pub use by_hand::ByHand;
+pub use moves::{Move, Run};
+pub(crate) use moves::{extend_lock, move_job};
 
 use crate::{
-    connection::ConnectionSettings, error::Error, job::JobRecord, keys::QueueKeys, link::Link,
+    connection::ConnectionSettings,
+    error::{Error, Result},
+    job::JobRecord,
+    keys::QueueKeys,
+    link::Link,
+    scripts::Code,
 };
 
 /// What a worker is told at its start. Durations in milliseconds but for `drain_delay`.
@@ -81,6 +90,11 @@ pub enum JobOutcome {
     },
     /// Back to where it waited, next to run: rate limited, or handed back by a closing worker.
     Wait,
+    /// Its processor wants it to run later, which is no attempt.
+    Delay {
+        /// When, in milliseconds since the epoch.
+        due: i64,
+    },
 }
 
 /// What a worker tells whoever runs the processors. Called on engine threads: it must not block.
@@ -110,8 +124,20 @@ struct Held {
     record: Arc<JobRecord>,
     /// When the lock was last known to be set; measured from before the command was sent.
     renewed: Instant,
+    /// When it runs out unless it is renewed before.
+    expires: Instant,
     lost: bool,
     finishing: bool,
+}
+
+/// How far a run is that puts its own job somewhere else.
+enum Away {
+    /// The call is under way.
+    Moving,
+    /// And its processor has ended meanwhile, with this.
+    Ended(JobOutcome),
+    /// The job is gone; the run keeps its slot until its processor ends.
+    Moved,
 }
 
 struct Shared {
@@ -124,6 +150,8 @@ struct Shared {
     /// Jobs whose outcome can't be written: locked under our token, but not ours to run until their lock has run out and
     /// they were fetched again.
     given_up: Mutex<HashSet<String>>,
+    /// Runs, by id and token, that put their own job somewhere else.
+    away: Mutex<HashMap<(String, String), Away>>,
     concurrency: AtomicUsize,
     paused: AtomicBool,
     closing: watch::Sender<Closing>,
@@ -172,6 +200,17 @@ impl Shared {
         self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn away(&self) -> MutexGuard<'_, HashMap<(String, String), Away>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many slots are taken.
+    fn busy(&self) -> usize {
+        let away = self.away();
+        let moved = away.values().filter(|away| matches!(away, Away::Moved));
+        self.held().len() + moved.count()
+    }
+
     fn is_closing(&self) -> bool {
         *self.closing.borrow() > Closing::No
     }
@@ -206,6 +245,7 @@ impl Worker {
             upkeep: Link::new(connection),
             held: Mutex::default(),
             given_up: Mutex::default(),
+            away: Mutex::default(),
             concurrency: AtomicUsize::new(settings.concurrency),
             paused: AtomicBool::new(settings.paused),
             closing: watch::Sender::new(Closing::No),
@@ -221,8 +261,25 @@ impl Worker {
     }
 
     /// Says what became of a job; written together with whatever else has ended by then. False where the job's lock was
-    /// lost: then nothing will be written, and nothing more will be said of the job.
+    /// lost, or its processor has moved it: then nothing will be written, and nothing more will be said of the job.
     pub fn finish(&self, id: String, token: String, outcome: JobOutcome) -> bool {
+        let run = (id, token);
+        {
+            let mut away = self.shared.away();
+            match away.get_mut(&run) {
+                Some(Away::Moved) => {
+                    away.remove(&run);
+                    self.shared.wake.notify_one();
+                    return false;
+                }
+                Some(now) => {
+                    *now = Away::Ended(outcome);
+                    return true;
+                }
+                None => {}
+            }
+        }
+        let (id, token) = run;
         let is_ours = match self.shared.held().entry(id.clone()) {
             // An earlier run of the job: its lock was lost, and it was fetched again since.
             Entry::Occupied(job) if job.get().record.token != token => false,
@@ -254,6 +311,74 @@ impl Worker {
         all.filter(|job| id.is_none_or(|id| job.record.id == id))
             .map(|job| (job.record.id.clone(), job.record.token.clone()))
             .collect()
+    }
+
+    /// Puts a job that runs somewhere else at once, as its processor wants; false where there was nothing to wait for,
+    /// and the job goes on. From then on it is not ours any more, but its slot is taken until [`Worker::finish`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Script`] when it is refused, [`Error::Connection`] when Redis stays away for the command timeout.
+    pub async fn move_job(&self, run: &Run, to: &Move) -> Result<bool> {
+        let shared = &*self.shared;
+        let of_run = |job: &&mut Held| job.record.token == run.token;
+        if let Some(job) = shared.held().get_mut(&run.id).filter(of_run) {
+            if job.lost {
+                return Err(to.refused(Code::LockMissing, &run.id));
+            }
+            // A lock that is missing from now on is what success looks like.
+            job.finishing = true;
+        }
+        let key = (run.id.clone(), run.token.clone());
+        shared.away().insert(key.clone(), Away::Moving);
+        let moved = move_job(&shared.commands, &shared.keys, run, to).await;
+        let is_gone = matches!(moved, Ok(true));
+        // It may be back already, in another run.
+        if let Entry::Occupied(mut job) = shared.held().entry(run.id.clone())
+            && job.get().record.token == run.token
+        {
+            if is_gone {
+                job.remove();
+            } else {
+                job.get_mut().finishing = false;
+            }
+        }
+        let ended = {
+            let mut away = shared.away();
+            match away.remove(&key) {
+                Some(Away::Ended(outcome)) => Some(outcome),
+                _ if is_gone => {
+                    away.insert(key, Away::Moved);
+                    None
+                }
+                _ => None,
+            }
+        };
+        match ended {
+            Some(outcome) if !is_gone => {
+                self.finish(run.id.clone(), run.token.clone(), outcome);
+            }
+            _ => shared.wake.notify_one(),
+        }
+        moved
+    }
+
+    /// Sets the time that a lock of ours lives from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Script`] when it is not ours any more, [`Error::Connection`] as [`Worker::move_job`].
+    pub async fn extend_lock(&self, run: &Run, duration: u64) -> Result<()> {
+        let shared = &*self.shared;
+        let sent = Instant::now();
+        extend_lock(&shared.upkeep, &shared.keys, run, duration).await?;
+        if let Some(job) = shared.held().get_mut(&run.id)
+            && job.record.token == run.token
+        {
+            job.renewed = sent;
+            job.expires = sent + Duration::from_millis(duration);
+        }
+        Ok(())
     }
 
     /// Changes how many jobs run at once; those running stay.

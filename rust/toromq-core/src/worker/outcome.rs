@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{JobOutcome, WorkerSettings};
-use crate::{backoff, job::JobRecord};
+use crate::{backoff, clock::wall_ms, job::JobRecord};
 
 /// One job of a batch, as the script takes it.
 #[derive(Debug, Clone)]
@@ -16,8 +16,32 @@ pub(super) struct Entry {
     pub(super) keep: String,
     pub(super) number: String,
     pub(super) flag: &'static str,
-    pub(super) made: i64,
+    /// By which the script recognises what stands already: attempts made, or attempts started for an end that is none.
+    pub(super) before: i64,
     pub(super) watched: bool,
+}
+
+impl Entry {
+    /// A job that is put somewhere else, which is no attempt.
+    pub(super) fn put_back(
+        id: &str,
+        token: &str,
+        attempts_started: i64,
+        delay: Option<i64>,
+    ) -> Self {
+        Self {
+            id: id.to_owned(),
+            token: token.to_owned(),
+            outcome: if delay.is_some() { "delay" } else { "wait" },
+            value: Vec::new(),
+            stack: String::new(),
+            keep: String::new(),
+            number: delay.map(|delay| delay.to_string()).unwrap_or_default(),
+            flag: "",
+            before: attempts_started,
+            watched: true,
+        }
+    }
 }
 
 pub(super) fn describe(
@@ -25,24 +49,18 @@ pub(super) fn describe(
     settings: &WorkerSettings,
     outcome: JobOutcome,
 ) -> Entry {
-    let mut entry = Entry {
-        id: record.id.clone(),
-        token: record.token.clone(),
-        outcome: "wait",
-        value: Vec::new(),
-        stack: String::new(),
-        keep: String::new(),
-        number: String::new(),
-        flag: "",
-        made: record.attempts_made,
-        watched: true,
-    };
+    let mut entry = Entry::put_back(&record.id, &record.token, record.attempts_started, None);
     match outcome {
         JobOutcome::Wait => {}
+        JobOutcome::Delay { due } => {
+            entry.outcome = "delay";
+            entry.number = (due - wall_ms()).max(0).to_string();
+        }
         JobOutcome::Completed {
             returnvalue,
             watched,
         } => {
+            entry.before = record.attempts_made;
             entry.outcome = "completed";
             entry.value = returnvalue;
             entry.keep = keep(record, "removeOnComplete", &settings.remove_on_complete);
@@ -54,6 +72,7 @@ pub(super) fn describe(
             unrecoverable,
             delay,
         } => {
+            entry.before = record.attempts_made;
             let options = record.options();
             let attempts = options
                 .get("attempts")

@@ -1,0 +1,102 @@
+"""A way to a server on which replies get lost: the command was done, and nobody hears of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from toromq import _native
+
+
+class LossyProxy:
+    """Passes everything on, but for the replies it is told to lose."""
+
+    def __init__(self, url: str) -> None:
+        """To the server at ``url``."""
+        server = urlsplit(url)
+        self._server = (server.hostname, server.port)
+        self._db = server.path
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: set[socket.socket] = set()
+        self._guard = threading.Lock()
+        self._doomed: list[tuple[bytes, bool]] = []
+        self.lost = 0
+        """How many replies were lost so far."""
+
+    @property
+    def url(self) -> str:
+        """Where to connect to."""
+        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}{self._db}"
+
+    def lose(self, command: str, times: int = 1, *, cut: bool = True) -> None:
+        """Loses the replies to the next calls of a Lua command: cuts the connection, or lets it wait for ever."""
+        source = next(source for name, source, *_ in _native.scripts() if name == command)
+        sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        with self._guard:
+            self._doomed += [(sha1.encode(), cut)] * times
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, name="lossy", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shut(self._listener, *self._sockets)
+
+    def _shut(self, *sockets: socket.socket) -> None:
+        for one in sockets:
+            # Wakes whoever reads from it, which closing alone does not.
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._server)
+                self._sockets |= {client, server}
+                way = _Way(self, client, server)
+                for target in (way.requests, way.replies):
+                    threading.Thread(target=target, name="lossy", daemon=True).start()
+
+    def _doom(self, request: bytes) -> bool | None:
+        """Whether the connection is to be cut once this request was answered; None to let the answer pass."""
+        with self._guard:
+            for n, (sha1, cut) in enumerate(self._doomed):
+                if sha1 in request:
+                    del self._doomed[n]
+                    return cut
+        return None
+
+
+class _Way:
+    """One connection through the proxy."""
+
+    def __init__(self, proxy: LossyProxy, client: socket.socket, server: socket.socket) -> None:
+        self._proxy, self._client, self._server = proxy, client, server
+        self._cut: bool | None = None
+
+    def requests(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self._client.recv(1 << 20):
+                self._cut = self._proxy._doom(data) if self._cut is None else self._cut
+                self._server.sendall(data)
+        self._proxy._shut(self._client, self._server)
+
+    def replies(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self._server.recv(1 << 20):
+                if self._cut is None:
+                    self._client.sendall(data)
+                    continue
+                self._proxy.lost += 1
+                if self._cut:
+                    break
+        self._proxy._shut(self._client, self._server)
