@@ -4,7 +4,6 @@ from typing import Any
 
 from toromq._bridge import version as __version__
 from toromq._run import run
-from toromq._worker_base import RateLimit
 from toromq.connection import Connection
 from toromq.errors import (
     ConfigurationError,
@@ -37,6 +36,7 @@ from toromq.options import (
     JobState,
     KeepJobs,
     QueueMeta,
+    RateLimit,
 )
 from toromq.queue import Queue
 from toromq.worker import Worker

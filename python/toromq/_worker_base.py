@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Any, ClassVar, Final, Generic, NamedTuple, cast
+from typing import Any, ClassVar, Final, Generic, cast
 
 from toromq import _bridge
 from toromq._bridge import to_json
@@ -32,6 +32,7 @@ from toromq.errors import (
 )
 from toromq.options import (
     KeepJobs,
+    RateLimit,
     check_client_name,
     check_prefix,
     check_queue_name,
@@ -48,13 +49,6 @@ from toromq.options import (
 STEERING: Final = (DelayedError, RateLimitError, WaitingChildrenError, WaitingError)
 _SIGNALS: Final = {"delayed": "DelayedError", "wait": "WaitingError", "waiting-children": "WaitingChildrenError"}
 _BUILT_IN_BACKOFFS: Final = frozenset(("fixed", "exponential"))
-
-
-class RateLimit(NamedTuple):
-    """At most `max` jobs begin within `duration` milliseconds."""
-
-    max: int
-    duration: int
 
 
 class WorkerBase(Listeners, Generic[DataT, ResultT]):
@@ -359,7 +353,10 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
                 "now; call job.move_to_delayed() before, or raise DelayedError(delay=...)"
             ))  # fmt: skip
         # Where it was moved already, this only gives back the slot.
-        native.wait(job.id, job.token)
+        if isinstance(signal, RateLimitError):
+            native.rate_limited(job.id, job.token, signal.retry_after)
+        else:
+            native.wait(job.id, job.token)
 
     def _backoff(self, job: JobFields[Any, Any], error: BaseException) -> Any:
         """What the user's own strategy says, which may have to be awaited; None without one."""

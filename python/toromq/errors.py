@@ -122,4 +122,19 @@ class WaitingChildrenError(JobControl):
 
 
 class RateLimitError(JobControl):
-    """Put the job back to where it waited; it ran into a rate limit, which is no failure."""
+    """Put the job back to where it waited, next to run; it ran into a rate limit, which is no failure.
+
+    Its worker begins no job until the limit ends that `worker.rate_limit` or `queue.rate_limit` has set, or that the
+    queue itself has reached.
+
+    Args:
+        message: for whoever reads it.
+        retry_after: how long the limit lasts, in milliseconds or as a timedelta, where nobody has set it before.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: int | timedelta | None = None) -> None:
+        # Options know the errors, not the other way round.
+        from toromq.options import some_milliseconds
+
+        super().__init__(*((message,) if message else ()))
+        self.retry_after = None if retry_after is None else some_milliseconds("retry_after", retry_after)

@@ -43,6 +43,13 @@ class JobLogs(NamedTuple):
     count: int  # type: ignore[assignment]  # tuples have a method of this name; nobody calls it here
 
 
+class RateLimit(NamedTuple):
+    """At most `max` jobs begin within `duration` milliseconds."""
+
+    max: int
+    duration: int
+
+
 class QueueMeta(TypedDict, total=False):
     """Settings of a queue. `paused` is always there; the others where they are set.
 
@@ -175,6 +182,14 @@ def milliseconds(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
         raise ConfigurationError(f"{name}: got {value!r}; allowed is a timedelta or milliseconds, 0 or more")
     return round(value)
+
+
+def some_milliseconds(name: str, value: Any) -> int:
+    """The same where none at all has no meaning."""
+    duration = milliseconds(name, value)
+    if duration < 1:
+        raise ConfigurationError(f"{name}: got {value!r}; allowed is a timedelta or milliseconds, 1 or more")
+    return duration
 
 
 def moment(name: str, value: Any) -> int:

@@ -27,9 +27,10 @@ from toromq.options import (
     whole,
 )
 from toromq.queue_getters import QueueGetters
+from toromq.queue_limits import QueueLimits
 
 
-class Queue(QueueGetters[DataT, ResultT]):
+class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
     """A named set of jobs in Redis. Making one has no side effect; the first operation connects.
 
     Args:

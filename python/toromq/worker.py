@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+from datetime import timedelta
 from typing import Any, Self
 
 from toromq import sync
@@ -115,6 +116,13 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
         """
         hand = self._by_hand(token)
         return by_hand(self._queue, hand, await port().call(hand.fetch, token, block))
+
+    async def rate_limit(self, duration: int | timedelta) -> None:
+        """Let no job of the queue start for `duration` (milliseconds or a timedelta), as `Queue.rate_limit` does.
+
+        A job calls it when it ran into a limit of somebody else's, and then raises RateLimitError.
+        """
+        await self._queue.rate_limit(duration)
 
     def is_running(self) -> bool:
         """Whether it was started and has not ended."""

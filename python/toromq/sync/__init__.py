@@ -1,11 +1,11 @@
 """The same queues without `await`: every name of `toromq`, blocking the thread that calls it and nothing else.
 
-`queue.py`, `queue_getters.py`, `job.py` and `worker.py` here are made from the files of those names one folder up by
+`queue.py` and what it is made of, `job.py` and `worker.py` here are made from the files of those names one folder up by
 `tools/make_sync.py`.
 """
 
-from toromq._worker_base import RateLimit
 from toromq.connection import Connection
+from toromq.options import RateLimit
 from toromq.sync.job import Job
 from toromq.sync.queue import Queue
 from toromq.sync.worker import Worker

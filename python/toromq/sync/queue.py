@@ -29,9 +29,10 @@ from toromq.options import (
 )
 from toromq.sync.job import Job
 from toromq.sync.queue_getters import QueueGetters
+from toromq.sync.queue_limits import QueueLimits
 
 
-class Queue(QueueGetters[DataT, ResultT]):
+class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
     """A named set of jobs in Redis. Making one has no side effect; the first operation connects.
 
     Args:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import Self
 
 from toromq._bridge import blocking_port as port
@@ -109,6 +110,13 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
         """
         hand = self._by_hand(token)
         return by_hand(self._queue, hand, port().call(hand.fetch, token, block))
+
+    def rate_limit(self, duration: int | timedelta) -> None:
+        """Let no job of the queue start for `duration` (milliseconds or a timedelta), as `Queue.rate_limit` does.
+
+        A job calls it when it ran into a limit of somebody else's, and then raises RateLimitError.
+        """
+        self._queue.rate_limit(duration)
 
     def is_running(self) -> bool:
         """Whether it was started and has not ended."""

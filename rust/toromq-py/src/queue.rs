@@ -125,6 +125,15 @@ operations! {
     add_log(id: String, line: String, keep: i64) = |queue| queue.add_log(&id, &line, keep) => Item::Number;
     move_job(run: JobRun, to: Destination) = |queue| queue.move_job(&run.into(), &to.into()) => Item::Flag;
     extend_lock(run: JobRun, duration: u64) = |queue| queue.extend_lock(&run.into(), duration) => nothing;
+
+    set_global_concurrency(concurrency: Option<u64>) = |queue| queue.set_global_concurrency(concurrency) => nothing;
+    get_global_concurrency() = |queue| queue.get_global_concurrency() => |most| Item::Numbers(most.into_iter().collect());
+    is_maxed() = |queue| queue.is_maxed() => Item::Flag;
+    set_global_rate_limit(limit: Option<(u64, u64)>) = |queue| queue.set_global_rate_limit(limit) => nothing;
+    get_global_rate_limit() = |queue| queue.get_global_rate_limit()
+        => |limit| Item::Numbers(limit.into_iter().flat_map(|(max, duration)| [max, duration]).collect());
+    set_rate_limit(duration: Option<u64>) = |queue| queue.set_rate_limit(duration) => Item::Flag;
+    get_rate_limit_ttl(max: Option<i64>) = |queue| queue.get_rate_limit_ttl(max) => Item::Number;
 }
 
 /// A job to add, as Python gives it.

@@ -313,6 +313,11 @@ impl NativeWorker {
         self.running.worker.held(id.as_deref())
     }
 
+    fn rate_limited(&self, id: String, token: String, duration: Option<u64>) {
+        let outcome = JobOutcome::RateLimited { duration };
+        self.running.worker.finish(id, token, outcome);
+    }
+
     /// Whether one more thread must be started for it.
     fn set_concurrency(&self, concurrency: usize) -> bool {
         self.running.worker.set_concurrency(concurrency);

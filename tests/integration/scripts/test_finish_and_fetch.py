@@ -218,6 +218,44 @@ def test_the_rest_of_the_rate_limit_is_told(mail: Queue) -> None:
     assert mail.finish(want=1).reply[3] == 0
 
 
+def test_a_bounced_job_may_bring_its_own_limit(mail: Queue) -> None:
+    mail.activate(NewJob(job_id="a"), NewJob(job_id="b"))
+    mail.redis.set(mail.key("limiter"), 1, px=50)
+    reply, changed = mail.finish(End("a", "wait", "", number=LONG_MS))
+    assert LONG_MS / 2 < reply[3] <= LONG_MS
+    assert changed["limiter"] == Expiring(str(2**53 - 1))
+    assert LONG_MS / 2 < mail.redis.pttl(mail.key("limiter")) <= LONG_MS
+    # The next one has the last word, as if each had said it by itself.
+    reply, changed = mail.finish(End("b", "wait", "", number=LONG_MS // 100))
+    assert 0 < reply[3] <= LONG_MS // 100
+    assert mail.redis.pttl(mail.key("limiter")) <= LONG_MS // 100
+
+
+@pytest.mark.parametrize(
+    ("settings", "marker"),
+    [
+        pytest.param({"concurrency": "1"}, {"0": 0}, id="a slot became free"),
+        pytest.param({"concurrency": "0"}, None, id="still none is free"),
+        pytest.param({"concurrency": "1", "paused": "1"}, None, id="paused"),
+    ],
+)
+@pytest.mark.parametrize("priority", [0, 1])
+def test_a_finish_alone_wakes_who_waits_for_the_concurrency(
+    mail: Queue, settings: dict[str, str], marker: dict[str, int] | None, priority: int
+) -> None:
+    mail.activate(NewJob(job_id="a"))
+    mail.put("meta", {"concurrency": "1"})
+    mail.add(NewJob(job_id="b", priority=priority))
+    mail.put("meta", settings)
+    assert mail.finish(End("a")).changed.get("marker") == marker
+
+
+def test_a_finish_alone_marks_nothing_where_nothing_waits(mail: Queue) -> None:
+    mail.activate(NewJob(job_id="a"))
+    mail.put("meta", {"concurrency": "1"})
+    assert "marker" not in mail.finish(End("a")).changed
+
+
 def test_delayed_jobs_of_a_batch_take_slots_in_order(mail: Queue) -> None:
     mail.activate(*(NewJob(job_id=id) for id in "abc"))
     _, changed = mail.finish(*(End(id, "delay", number=500) for id in "bca"))

@@ -32,7 +32,7 @@ OF_COMPLETED_ONLY: Final = ("PENDING_CHILDREN", "FAILED_CHILDREN")
 
 
 def ending(outcome: str, **fields: Any) -> End:
-    return End("a", outcome, '"ok"', '["at"]', number=5, **fields)
+    return End("a", outcome, '"ok"', '["at"]', **{"number": "" if outcome == "wait" else 5, **fields})
 
 
 def before(end: End) -> int:
@@ -104,6 +104,7 @@ REPEATED: Final = {
     "delay that counts": ending("delay", flag="1"),
     "delay that does not count": ending("delay"),
     "wait": ending("wait"),
+    "wait under its own limit": ending("wait", number=LONG_MS),
 }
 
 

@@ -16,6 +16,7 @@ import {
   Queue,
   QueueEvents,
   QueueEventsProducer,
+  RateLimitError,
   UnrecoverableError,
   WaitingChildrenError,
   WaitingError,
@@ -176,6 +177,15 @@ const processors = {
     } finally {
       gates.delete(entry.key);
     }
+  },
+  // Says that it ran into a limit for so many milliseconds; 0 says it without setting one.
+  rate_limit: async (job, script, handle) => {
+    if (job.attemptsStarted <= setting(job, script, 'times', 1)) {
+      const ms = setting(job, script, 'ms', 0);
+      if (ms > 0) await handleOf(handle).rateLimit(ms);
+      throw new RateLimitError();
+    }
+    return setting(job, script, 'value', null);
   },
   block_forever: () => new Promise(() => {}),
   by_name: (job, script, handle) => runScript({ ...script, name: job.name }, job, handle),

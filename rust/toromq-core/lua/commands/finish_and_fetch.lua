@@ -32,9 +32,10 @@
     9 metrics_points    integer  length of the per-minute series, or empty for none
     10.. jobs           groups of nine: id, token, outcome (completed, failed, retry, delay or wait), value (returnvalue
                         as JSON, failedReason as text, or empty), stacktrace (JSON or empty), keep ("count:age:limit" or
-                        empty), number (attempts for failed, milliseconds for delay), flag (retry: "1" for lifo; delay:
-                        "1" to count the attempt), before (when sent again: attempts made before, or attempts started for wait and
-                        a delay that does not count; else empty)
+                        empty), number (attempts for failed, milliseconds for delay; for wait the milliseconds for which
+                        no job shall start, or empty), flag (retry: "1" for lifo; delay: "1" to count the attempt),
+                        before (when sent again: attempts made before, or attempts started for wait and a delay that
+                        does not count; else empty)
   RETURNS
     {codes, fetched, drained, limited}  codes: 0 or a code for each job; fetched: what fetch_jobs returns, or empty
                         without fetching; drained: 1 when the queue ran empty; limited: for outcome wait, ms until the
@@ -58,10 +59,12 @@ local worker_name, limiter_max, limiter_duration, points = ARGV[6], ARGV[7], ARG
 -- @include "includes/in_list"
 -- @include "includes/is_blocked"
 -- @include "includes/mark_base"
+-- @include "includes/mark_waiting"
 -- @include "includes/mark_delay"
 -- @include "includes/add_waiting"
 -- @include "includes/add_delayed"
 -- @include "includes/priority_score"
+-- @include "includes/limit_rate"
 -- @include "includes/delete_job_keys"
 -- @include "includes/child_completed"
 -- @include "includes/child_failed"
@@ -297,7 +300,10 @@ if count > 0 then
               redis.call('RPUSH', wait, id)
               mark_base(q)
             end
-            limited_ms = math.max(limited_ms, redis.call('PTTL', limiter))
+            if ARGV[i + 6] ~= '' then
+              limit_rate(limiter, ARGV[i + 6])
+            end
+            limited_ms = math.max(0, redis.call('PTTL', limiter))
           end
           redis.call('XADD', events, 'MAXLEN', '~', max_length, '*', 'event', 'waiting', 'jobId', id, 'prev', 'active')
         end
@@ -324,6 +330,9 @@ if count > 0 then
   if want > 0 then
     fetched = fetch_jobs(q, now, want, { token = token, lock_duration = lock_duration, worker_name = worker_name,
       limiter_max = tonumber(limiter_max), limiter_duration = tonumber(limiter_duration) })
+  elseif redis.call('HEXISTS', meta, 'concurrency') == 1 then
+    -- Nobody marked what waits while as many were active as may be, and no fetch does it now.
+    mark_waiting(q)
   end
   local drained = 0
   local nothing_next = want == 0 or (#fetched[1] == 0 and fetched[2] == 0 and fetched[3] == 0 and fetched[5] == 0)

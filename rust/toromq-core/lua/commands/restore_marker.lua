@@ -17,12 +17,10 @@
 ]]
 local wait, active, prioritized = KEYS[1], KEYS[2], KEYS[3]
 local delayed, marker, meta = KEYS[4], KEYS[5], KEYS[6]
--- @include "includes/mark_base"
+-- @include "includes/mark_waiting"
 -- @include "includes/mark_delay"
 
-local q = { active = active, delayed = delayed, marker = marker, meta = meta }
-if redis.call('EXISTS', wait, prioritized) > 0 then
-  mark_base(q)
-end
+local q = { wait = wait, active = active, prioritized = prioritized, delayed = delayed, marker = marker, meta = meta }
+mark_waiting(q)
 mark_delay(q)
 return 1

@@ -7,7 +7,7 @@
 
   `claim` has token, lock_duration, worker_name, limiter_max and limiter_duration (the last two optional).
   Returns { jobs, rate limit ms, next due ms, quarantined, blocked }: jobs as activate_job gives them; the time until
-  the rate limit ends, 0 without one; when the next delayed job is due, 0 without one; ids and reasons of keys that were
+  the rate limit ends that allows no more jobs now, 0 without one; when the next delayed job is due, 0 without one; ids and reasons of keys that were
   no jobs and were taken out; 1 where the queue is paused or at its global concurrency.
 ]]
 local function fetch_jobs(q, now, want, claim)
@@ -45,6 +45,7 @@ local function fetch_jobs(q, now, want, claim)
 
   local jobs = {}
   local quarantined = {}
+  local limited = 0
   if not blocked then
     -- Fail before anything is taken where one of them is something else; what is taken must stand somewhere.
     redis.call('LLEN', q.active)
@@ -81,6 +82,10 @@ local function fetch_jobs(q, now, want, claim)
         redis.call('PEXPIRE', q.limiter, integer_text(math.floor(math.abs(duration))))
       end
     end
+    if max_jobs and #jobs < want and counted >= allowed then
+      -- Told now, so that the worker need not ask again to learn how long to wait.
+      limited = math.max(0, redis.call('PTTL', q.limiter))
+    end
   end
 
   local due = 0
@@ -88,5 +93,5 @@ local function fetch_jobs(q, now, want, claim)
   if first[2] then
     due = math.floor(tonumber(first[2]) / 4096)
   end
-  return { jobs, 0, due, quarantined, blocked and 1 or 0 }
+  return { jobs, limited, due, quarantined, blocked and 1 or 0 }
 end

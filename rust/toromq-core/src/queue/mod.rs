@@ -3,6 +3,7 @@
 mod control;
 mod getters;
 mod jobs;
+mod limits;
 mod producer;
 
 use std::{

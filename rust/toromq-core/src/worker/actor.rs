@@ -22,6 +22,9 @@ use crate::{clock::wall_ms, link::Link};
 
 // Twice this is what Redis does in about a millisecond.
 const BATCH: usize = 64;
+/// How long a worker begins nothing after a job that ran into a limit which nobody has set: such a job is the next to run,
+/// and would be run again and again as fast as Redis can.
+const UNSET_LIMIT: u64 = 50;
 /// How long a closing worker tries to write what has ended while Redis is away.
 pub(super) const LAST_TRY: Duration = Duration::from_secs(5);
 
@@ -73,6 +76,7 @@ pub(super) async fn run(
     let mut pending: Vec<Entry> = Vec::new();
     let mut ready = false;
     let mut work_likely = true;
+    let mut paused = false;
     let mut had_jobs = false;
     let mut due: Option<i64> = None;
     let mut limited_until: Option<Instant> = None;
@@ -98,19 +102,24 @@ pub(super) async fn run(
             due = None;
             work_likely = true;
         }
-        let may_fetch = level == Closing::No
-            && !shared.paused.load(Ordering::Relaxed)
-            && limited_until.is_none();
+        if std::mem::replace(&mut paused, shared.paused.load(Ordering::Relaxed)) != paused && paused
+        {
+            // It may have taken a marker for what it was about to fetch, now or after a rate limit.
+            marker::restore(&shared).await;
+        }
+        let may_fetch = level == Closing::No && !paused && limited_until.is_none();
         let batch: Vec<Entry> = pending.drain(..pending.len().min(BATCH)).collect();
+        // Whatever limit a job ran into, the next one would run into as well, so nothing is fetched along with it.
+        let bounced = batch.iter().any(|entry| entry.limited);
         let free = (shared.concurrency.load(Ordering::Relaxed) + batch.len()).saturating_sub(held);
-        let want = if may_fetch && (work_likely || !batch.is_empty()) {
+        let want = if may_fetch && !bounced && (work_likely || !batch.is_empty()) {
             free.min(BATCH)
         } else {
             0
         };
 
         if want > 0 || !batch.is_empty() {
-            let now = wall_ms();
+            let (now, sent) = (wall_ms(), Instant::now());
             match exchange(&shared, &batch, want, now, false).await {
                 Ok(fetched) => {
                     backoff.reset();
@@ -121,19 +130,23 @@ pub(super) async fn run(
                     if want > 0 {
                         work_likely = fetched.count == want;
                         due = (fetched.due > 0).then_some(fetched.due);
-                        if fetched.limited > 0 {
-                            let pause = fetched
-                                .limited
-                                .min(shared.settings.maximum_rate_limit_delay)
-                                .max(1);
-                            limited_until = Some(Instant::now() + Duration::from_millis(pause));
-                        }
                         if fetched.count > 0 {
                             had_jobs = true;
                         } else if had_jobs && fetched.limited == 0 && !fetched.blocked {
                             had_jobs = false;
                             shared.sink.drained();
                         }
+                    }
+                    let limited = match fetched.limited {
+                        0 if bounced => UNSET_LIMIT,
+                        limited => limited,
+                    };
+                    if limited > 0 {
+                        let pause = limited.min(shared.settings.maximum_rate_limit_delay).max(1);
+                        // The next try travels as long as this one did, and so arrives when the limit has ended; if too
+                        // early, it is told so. But who knows of no maximum would not be told.
+                        let since = if bounced { Instant::now() } else { sent };
+                        limited_until = Some(since + Duration::from_millis(pause));
                     }
                     pending.extend(fetched.again);
                 }

@@ -88,12 +88,17 @@ pub enum JobOutcome {
         /// What the user's own backoff strategy said: milliseconds, or -1 for no retry.
         delay: Option<f64>,
     },
-    /// Back to where it waited, next to run: rate limited, or handed back by a closing worker.
+    /// Back to where it waited, next to run: handed back by a closing worker.
     Wait,
     /// Its processor wants it to run later, which is no attempt.
     Delay {
         /// When, in milliseconds since the epoch.
         due: i64,
+    },
+    /// As `Wait`, because it ran into a rate limit: this worker begins nothing until that ends.
+    RateLimited {
+        /// For how many milliseconds no job shall start; `None` where that was said before.
+        duration: Option<u64>,
     },
 }
 

@@ -19,6 +19,7 @@ pub(super) struct Entry {
     /// By which the script recognises what stands already: attempts made, or attempts started for an end that is none.
     pub(super) before: i64,
     pub(super) watched: bool,
+    pub(super) limited: bool,
 }
 
 impl Entry {
@@ -40,6 +41,7 @@ impl Entry {
             flag: "",
             before: attempts_started,
             watched: true,
+            limited: false,
         }
     }
 }
@@ -55,6 +57,10 @@ pub(super) fn describe(
         JobOutcome::Delay { due } => {
             entry.outcome = "delay";
             entry.number = (due - wall_ms()).max(0).to_string();
+        }
+        JobOutcome::RateLimited { duration } => {
+            entry.number = duration.map_or_else(String::new, |duration| duration.to_string());
+            entry.limited = true;
         }
         JobOutcome::Completed {
             returnvalue,
