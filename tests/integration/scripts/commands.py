@@ -98,13 +98,22 @@ class Queue:
         """Returns a full key name."""
         return self.base + suffix
 
-    def call(self, name: str, groups: Iterable[tuple[Any, ...]] = (), *, job: str = "", **scalars: Any) -> Called:
-        """Runs a command; ``job`` is whose keys it takes, where it takes a job's. Every scalar must be given."""
+    def call(
+        self,
+        name: str,
+        groups: Iterable[tuple[Any, ...]] = (),
+        *,
+        job: str = "",
+        at: Mapping[str, str] | None = None,
+        **scalars: Any,
+    ) -> Called:
+        """Runs a command; ``job`` is whose keys it takes, where it takes a job's, and ``at`` says what stands behind a
+        key that is another one from call to call. Every scalar must be given."""
         source, keys, args = COMMANDS[name]
         assert sorted(scalars) == sorted(arg for arg in args if arg != "base" and not arg.endswith("..")), name
         rest = [value for group in groups for value in group]
         assert not rest or args[-1].endswith(".."), f"{name} takes no repeated arguments"
-        suffixes = {**_SUFFIXES, "job": job, "logs": f"{job}:logs"}
+        suffixes = {**_SUFFIXES, "job": job, "logs": f"{job}:logs", **(at or {})}
         key_names = [self.key(suffixes.get(key, key)) for key in keys]
         values = [self.base if arg == "base" else scalars[arg] for arg in args if not arg.endswith("..")]
         before = self.snapshot()

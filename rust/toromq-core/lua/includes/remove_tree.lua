@@ -8,7 +8,8 @@
   remove_tree: remove a job, and with `children` everything below it.
 
   A job that is reached through its parent is detached from that one, whatever it believes itself; `parent` is
-  { key, id, queue keys } or nil. A stack, since trees may be deeper than Lua likes to recurse.
+  { key, id, queue keys } or nil. A stack, since trees may be deeper than Lua likes to recurse. Jobs that were given new
+  parents may stand below each other, so each is entered once.
 ]]
 local function remove_tree(q, id, children, parent)
   -- A job on its way out: whose children come first.
@@ -51,6 +52,7 @@ local function remove_tree(q, id, children, parent)
   end
 
   local stack = { enter(q, id, parent) }
+  local entered = { [q.base .. id] = true }
   while #stack > 0 do
     local top = stack[#stack]
     local child_key = top.below[top.at]
@@ -60,7 +62,8 @@ local function remove_tree(q, id, children, parent)
     else
       top.at = top.at + 1
       local cq, child_id = split_job_key(child_key)
-      if cq then
+      if cq and not entered[child_key] then
+        entered[child_key] = true
         stack[#stack + 1] = enter(cq, child_id, { top.key, top.id, top.queue })
       end
     end

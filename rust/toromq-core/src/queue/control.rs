@@ -124,7 +124,7 @@ impl Queue {
             let mut call = Call::on(&scripts::CLEAN_JOBS, keys);
             call.arg(self.keys.base())
                 .number(slice)
-                .number((limit - deleted.len()).min(slice))
+                .number(limit - deleted.len())
                 .number(passed);
             match cleaning.cutoff {
                 Some(cutoff) => call.number(cutoff),
