@@ -131,6 +131,9 @@ class NodeSide(Side):
     async def update_progress(self, job_id: str, value: Any) -> None:
         await self.peer.call(self.handle, "updateJobProgress", job_id, value)
 
+    async def call(self, operation: str, /, *arguments: Any) -> Any:
+        return await self.peer.call(self.handle, _camel_word(operation), *arguments)
+
     async def worker(
         self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any
     ) -> SideWorker:
@@ -165,11 +168,12 @@ class NodeSide(Side):
 
 
 def _camel(options: dict[str, Any]) -> dict[str, Any]:
-    def rename(name: str) -> str:
-        head, *tail = name.split("_")
-        return head + "".join(part.capitalize() for part in tail)
+    return {_camel_word(name): value for name, value in options.items()}
 
-    return {rename(name): value for name, value in options.items()}
+
+def _camel_word(name: str) -> str:
+    head, *tail = name.split("_")
+    return head + "".join(part.capitalize() for part in tail)
 
 
 def _code(error: NodePeerError) -> int | None:

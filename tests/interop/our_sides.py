@@ -219,20 +219,27 @@ class OurSide(Side):
     async def update_progress(self, job_id: str, value: Any) -> None:
         await self._done(self._queue.update_job_progress, job_id, value)
 
+    async def call(self, operation: str, /, *arguments: Any) -> Any:
+        answer = await self._done(getattr(self._queue, operation), *arguments)
+        return answer._asdict() if hasattr(answer, "_asdict") else answer
+
     async def worker(
         self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any
     ) -> SideWorker:
         if backoff_delays is not None:
             delays = list(backoff_delays)
             options["backoff_strategy"] = lambda attempt, *_: delays[min(attempt, len(delays)) - 1]
+        if "limiter" in options:
+            options["limiter"] = self._names.RateLimit(**options["limiter"])
         worker = self._worker_type(script_of(script))
         await worker.start(self._names.Worker, self._name, connection=self._redis, prefix=self._prefix, **options)
         self._workers.append(worker)
         return worker
 
-    async def doomed_worker(self, script: Script | str, **options: Any) -> DoomedWorker:
+    async def doomed_worker(self, script: Script | str, *, workers: int = 1, **options: Any) -> DoomedWorker:
         settings = {
             "face": self._face,
+            "workers": workers,
             "url": self._redis,
             "prefix": self._prefix,
             "queue": self._name,

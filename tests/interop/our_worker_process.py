@@ -1,12 +1,13 @@
-"""A worker of ours in a process of its own, to be killed by a test.
+"""Workers of ours in a process of their own, to be killed by a test.
 
-Run with one argument, a JSON object: ``face``, ``url``, ``prefix``, ``queue``, ``script`` and ``options``. It prints a
-JSON line when it is up, and another whenever a processor starts.
+Run with one argument, a JSON object: ``face``, ``workers`` (how many), ``url``, ``prefix``, ``queue``, ``script`` and
+``options``. It prints a JSON line when they are up, and another whenever a processor starts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import threading
@@ -17,13 +18,20 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.interop.scripted import BlockingGates, Gates, run_blocking, run_script
-from toromq import Job, Worker, sync
+from toromq import Job, RateLimit, Worker, sync
 
 
 def _say(**fields: Any) -> None:
     # In one piece: several threads say something.
     sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()
+
+
+def _workers(settings: dict[str, Any], kind: Any, processor: Any) -> list[Any]:
+    options = {"connection": settings["url"], "prefix": settings["prefix"], **settings["options"]}
+    if "limiter" in options:
+        options["limiter"] = RateLimit(**options["limiter"])
+    return [kind(settings["queue"], processor, **options) for _ in range(settings["workers"])]
 
 
 async def main(settings: dict[str, Any]) -> None:
@@ -34,10 +42,9 @@ async def main(settings: dict[str, Any]) -> None:
         _say(started=job.id)
         return await run_script(settings["script"], job, gates)
 
-    worker = Worker(
-        settings["queue"], processor, connection=settings["url"], prefix=settings["prefix"], **settings["options"]
-    )
-    async with worker:
+    async with contextlib.AsyncExitStack() as running:
+        for worker in _workers(settings, Worker, processor):
+            await running.enter_async_context(worker)
         _say(ready=True)
         await asyncio.Event().wait()
 
@@ -50,10 +57,9 @@ def main_blocking(settings: dict[str, Any]) -> None:
         _say(started=job.id)
         return run_blocking(settings["script"], job, gates)
 
-    worker = sync.Worker(
-        settings["queue"], processor, connection=settings["url"], prefix=settings["prefix"], **settings["options"]
-    )
-    with worker:
+    with contextlib.ExitStack() as running:
+        for worker in _workers(settings, sync.Worker, processor):
+            running.enter_context(worker)
         _say(ready=True)
         threading.Event().wait()
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import inspect
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
@@ -45,6 +46,10 @@ class Gates:
                 with self._guard:
                     self._futures.pop(job_id, None)
 
+    async def slept(self, seconds: float) -> None:
+        """Waits for so long."""
+        await asyncio.sleep(seconds)
+
     async def _result(self, future: Future[Any]) -> Any:
         # Shielded: a cancelled processor must not cancel what a later attempt waits for.
         return await asyncio.shield(asyncio.wrap_future(future))
@@ -61,6 +66,9 @@ class BlockingGates(Gates):
             # Else it was opened before.
             with contextlib.suppress(InvalidStateError):
                 future.set_exception(_nobody())
+
+    async def slept(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     async def _result(self, future: Future[Any]) -> Any:
         return future.result()
@@ -172,6 +180,19 @@ async def _gate(job: Any, script: Script, gates: Gates) -> Any:
     return await gates.passed(job.id)
 
 
+async def _sleep(job: Any, script: Script, gates: Gates) -> Any:
+    await gates.slept(_setting(job, script, "ms", 0) / 1000)
+    return _setting(job, script, "value")
+
+
+async def _rate_limit(job: Any, script: Script, gates: Gates) -> Any:
+    from toromq import RateLimitError
+
+    if job.attempts_started <= _setting(job, script, "times", 1):
+        raise RateLimitError(retry_after=_setting(job, script, "ms", 0) or None)
+    return _setting(job, script, "value")
+
+
 async def _block_forever(job: Any, script: Script, gates: Gates) -> None:
     # Tests open gates, but never that of this script.
     await gates.passed(job.id)
@@ -193,6 +214,8 @@ _PROCESSORS: dict[str, Callable[[Any, Script, Gates], Coroutine[Any, Any, Any]]]
     "update_data": _update_data,
     "move": _move,
     "gate": _gate,
+    "sleep": _sleep,
+    "rate_limit": _rate_limit,
     "block_forever": _block_forever,
     "by_name": _by_name,
 }

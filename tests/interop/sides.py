@@ -166,10 +166,14 @@ class Side(ABC):
         """Sets a job's progress through the queue."""
 
     @abstractmethod
+    async def call(self, operation: str, /, *arguments: Any) -> Any:
+        """Any other operation of the queue, by its name in Python; a result with named parts comes as a dict."""
+
+    @abstractmethod
     async def worker(
         self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any
     ) -> SideWorker:
-        """Starts a worker with a scripted processor."""
+        """Starts a worker with a scripted processor; ``limiter`` is a dict of ``max`` and ``duration``."""
 
     @abstractmethod
     async def doomed_worker(self, script: Script | str, **options: Any) -> DoomedWorker:
