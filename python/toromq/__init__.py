@@ -14,6 +14,7 @@ from toromq.errors import (
     JobNotInStateError,
     LockMismatchError,
     LockMissingError,
+    ParentConflictError,
     ParentNotFoundError,
     PendingChildrenError,
     RateLimitError,
@@ -28,23 +29,31 @@ from toromq.errors import (
 )
 from toromq.job import Job
 from toromq.options import (
+    PRIORITY_LIMIT,
     Backoff,
+    Deduplication,
+    DeduplicationOptions,
     Dependencies,
     DependenciesCount,
     JobLogs,
     JobOptions,
     JobState,
     KeepJobs,
+    ParentOptions,
     QueueMeta,
     RateLimit,
+    TelemetryOptions,
 )
 from toromq.queue import Queue
 from toromq.worker import Worker
 
 __all__ = [
+    "PRIORITY_LIMIT",
     "Backoff",
     "ConfigurationError",
     "Connection",
+    "Deduplication",
+    "DeduplicationOptions",
     "DelayedError",
     "Dependencies",
     "DependenciesCount",
@@ -59,7 +68,9 @@ __all__ = [
     "KeepJobs",
     "LockMismatchError",
     "LockMissingError",
+    "ParentConflictError",
     "ParentNotFoundError",
+    "ParentOptions",
     "PendingChildrenError",
     "Queue",
     "QueueMeta",
@@ -69,6 +80,7 @@ __all__ = [
     "SchedulerConflictError",
     "ScriptError",
     "SerializationError",
+    "TelemetryOptions",
     "ToroError",
     "UnrecoverableError",
     "WaitingChildrenError",

@@ -34,8 +34,11 @@ class JobFields(Generic[DataT, ResultT]):
         token: the token under which it is locked for this worker, else empty.
         attempts_started: how often it was begun.
         attempts_made: how often it ended.
+        is_duplicate: whether the add that returned it stored nothing, because another job has its id or owns its
+            deduplication id. Then `id` is that of the other job, and all else is what was given to the add.
     """
 
+    is_duplicate = False
     # The worker that runs it, and where its processor has put it meanwhile.
     _runner: NativeWorker | None = None
     _moved: str | None = None
@@ -184,6 +187,11 @@ class JobFields(Generic[DataT, ResultT]):
     def deferred_failure(self) -> str | None:
         """Why the next worker will fail it without running it."""
         return self._text("defa")
+
+    @property
+    def deduplication_id(self) -> str | None:
+        """The deduplication id it was added with."""
+        return self._text("deid")
 
     @property
     def parent_key(self) -> str | None:

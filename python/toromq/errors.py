@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 
 class ToroError(Exception):
@@ -23,7 +25,13 @@ class RedisConnectionError(ToroError, ConnectionError):
 
 
 class ScriptError(ToroError):
-    """An operation was refused by Redis; `code` is the reply code and `job_id` the job, where there is one."""
+    """An operation was refused by Redis; `code` is the reply code and `job_id` the job, where there is one.
+
+    Attributes:
+        added: from `add_bulk`, the jobs in the order given, with None for each that was refused.
+    """
+
+    added: Sequence[Any] = ()
 
     def __init__(self, message: str, code: int = 0, job_id: str | None = None) -> None:
         super().__init__(message)
@@ -47,6 +55,10 @@ class LockMismatchError(ScriptError):
     """Another worker holds the job's lock."""
 
 
+class ParentConflictError(ScriptError):
+    """The job is the child of another parent that exists."""
+
+
 class PendingChildrenError(ScriptError):
     """The job still has pending children."""
 
@@ -65,6 +77,18 @@ class FailedChildrenError(ScriptError):
 
 class JobCancelledError(ToroError):
     """A running job was told to end; the message is the reason. Its attempt fails with that, if it ends by it."""
+
+
+def not_all_added(outcomes: Sequence[Any], added: Sequence[Any]) -> ScriptError:
+    """What `add_bulk` raises when some jobs were refused: `added` has None for these, `outcomes` their errors."""
+    refused = [n for n, job in enumerate(added) if job is None]
+    first = outcomes[refused[0]]
+    names = [f"jobs[{n}]" for n in refused[:10]] + (["and others"] if len(refused) > 10 else [])
+    stored = len(added) - len(refused)
+    rest = f"the {stored} others were added" if stored else "none was added"
+    error: ScriptError = type(first)(f"{', '.join(names)}: {first}; {rest}", first.code, first.job_id)
+    error.added = added
+    return error
 
 
 class JobControl(Exception):

@@ -12,7 +12,7 @@ from toromq._failure import failure_of
 from toromq._job_fields import DataT, JobFields, ResultT, children_of, stored_of
 from toromq.errors import ConfigurationError, LockMismatchError, ToroError
 from toromq.options import (
-    MAX_PRIORITY,
+    PRIORITY_LIMIT,
     Dependencies,
     DependenciesCount,
     JobOptions,
@@ -194,7 +194,7 @@ class Job(JobFields[DataT, ResultT]):
         Raises:
             JobNotFoundError: it was removed.
         """
-        value = whole("priority", priority, 0, MAX_PRIORITY)
+        value = whole("priority", priority, 0, PRIORITY_LIMIT)
         await port().call(self._queue._native().change_priority, self.id, value, flag("lifo", lifo))
         self._set(priority=b"%d" % value)
 
@@ -339,6 +339,14 @@ class Job(JobFields[DataT, ResultT]):
                 f"token: job {self.id} was not fetched by this object; give the token under which it is locked"
             )
         return self.id, check_token(self.token if token is None else token), self.attempts_started
+
+    async def remove_deduplication_key(self) -> bool:
+        """Let the next job with its deduplication id be added; gives whether this job owned that id."""
+        deduplication_id = self.deduplication_id
+        if deduplication_id is None:
+            return False
+        native = self._queue._native()
+        return cast(bool, await port().call(native.remove_deduplication_key, deduplication_id, self.id))
 
     async def move_to_completed(self, returnvalue: ResultT, token: str, fetch_next: bool = True) -> Any:
         """Finish a job that was fetched by hand; gives the next one, or None, unless `fetch_next` is False.

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from inspect import signature
-from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, get_args
+from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec, Required, TypedDict, TypeVar, get_args
 
 from toromq._bridge import to_json
+from toromq._job_fields import JobFields
 from toromq.errors import ConfigurationError, SerializationError
 
-MAX_PRIORITY = 2_097_151
+PRIORITY_LIMIT: Final = 2_097_151
 _STRUCTURES = frozenset(
     (
         "wait", "paused", "active", "prioritized", "delayed", "waiting-children", "completed", "failed", "stalled",
@@ -116,8 +117,67 @@ class BackoffOptions(TypedDict, total=False):
     jitter: float
 
 
+class DeduplicationOptions(TypedDict, total=False):
+    """When a new job gives way to one that has the same deduplication `id`. See Deduplication for the usual ways.
+
+    A job that is added with an `id` owns it until it completes or fails, or for `ttl` if that is given. Of what is
+    added meanwhile nothing is stored.
+
+    Options:
+        ttl: how long the id is owned, whatever becomes of the job: milliseconds or a timedelta. Ignored with
+            `keep_last_if_active`.
+        extend: each rejected add starts `ttl` anew.
+        replace: a delayed owner is removed, and the new job takes its place; `ttl` starts anew only with `extend`.
+        reschedule: a rejected add gives a delayed owner its own delay.
+        keep_last_if_active: the last add that was rejected while the owner was active is added when the owner ends.
+    """
+
+    id: Required[str]
+    ttl: int | timedelta
+    extend: bool
+    replace: bool
+    reschedule: bool
+    keep_last_if_active: bool
+
+
+class ParentOptions(TypedDict):
+    """The parent of a job: its id, and its queue as `<prefix>:<queue>`."""
+
+    id: str
+    queue: str
+
+
+class TelemetryOptions(TypedDict, total=False):
+    """What is stored for tracing: the `metadata` of a trace, and whether its context is to be left out."""
+
+    metadata: str
+    omit_context: bool
+
+
 class JobOptions(TypedDict, total=False):
-    """Options of a job. Durations are milliseconds or a timedelta; moments are aware datetimes."""
+    """Options of a job. Durations are milliseconds or a timedelta; moments are aware datetimes.
+
+    Options:
+        delay, run_at: how long to wait before the first run, or until when.
+        priority: from 1, which runs first, to PRIORITY_LIMIT; a job without priority runs before all of them.
+        lifo: run before the jobs without priority that wait already.
+        attempts: how often to try in all; 0 and 1 mean once.
+        backoff: how long to wait before a retry.
+        job_id: an id of your own. As long as a job with it exists, nothing is stored, and the job that is returned says
+            so (`is_duplicate`).
+        timestamp: when it was added, if not now.
+        remove_on_complete, remove_on_fail: which finished jobs to keep; True for none.
+        keep_logs: how many lines of its log to keep.
+        size_limit: refuse data of more bytes of JSON than this.
+        stack_trace_limit: how many tracebacks to keep.
+        deduplication: when it gives way to another job. Not together with `parent`.
+        parent: whose child it is: a job, or its id and queue. The parent waits for its children, or is about to.
+        fail_parent_on_failure: should it fail for good, its parent fails.
+        continue_parent_on_failure: should it fail for good, its parent runs at once.
+        ignore_dependency_on_failure: should it fail for good, its parent no longer waits for it, and sees its failure.
+        remove_dependency_on_failure: should it fail for good, its parent no longer waits for it.
+        telemetry: what is stored for tracing.
+    """
 
     delay: int | timedelta
     run_at: datetime
@@ -132,6 +192,25 @@ class JobOptions(TypedDict, total=False):
     keep_logs: int
     size_limit: int
     stack_trace_limit: int
+    deduplication: DeduplicationOptions
+    parent: ParentOptions | JobFields[Any, Any]
+    fail_parent_on_failure: bool
+    continue_parent_on_failure: bool
+    ignore_dependency_on_failure: bool
+    remove_dependency_on_failure: bool
+    telemetry: TelemetryOptions
+
+
+_FAILURE_FLAGS = {
+    "fail_parent_on_failure": "fpof",
+    "continue_parent_on_failure": "cpof",
+    "ignore_dependency_on_failure": "idof",
+    "remove_dependency_on_failure": "rdof",
+}
+_GONE = {
+    "debounce": "deduplication=Deduplication.debounce(id, ttl)",
+    "repeat": "a job scheduler, which makes jobs again and again",
+}
 
 
 class Backoff:
@@ -156,6 +235,53 @@ class Backoff:
     def custom(type: str, delay: int | timedelta | None = None) -> BackoffOptions:
         """What the worker's own `backoff_strategy` makes of `type`."""
         return _backoff(type, delay, None)
+
+
+class Deduplication:
+    """The usual ways to let a new job give way to one that is there.
+
+    Example:
+        >>> Deduplication.throttle("customer-7", 5000)
+        {'id': 'customer-7', 'ttl': 5000}
+    """
+
+    @staticmethod
+    def simple(id: str) -> DeduplicationOptions:
+        """Until the first job completes or fails, nothing else with its `id` is added."""
+        return _deduplication({"id": id})
+
+    @staticmethod
+    def throttle(id: str, ttl: int | timedelta, *, extend: bool = False) -> DeduplicationOptions:
+        """Nothing else with its `id` is added for `ttl` after the first job, or with `extend` after the last try."""
+        return _deduplication({"id": id, "ttl": ttl, **({"extend": True} if flag("extend", extend) else {})})
+
+    @staticmethod
+    def debounce(id: str, ttl: int | timedelta) -> DeduplicationOptions:
+        """Each job takes the place of the one before, as long as that is delayed: give the jobs a `delay` of `ttl`."""
+        return _deduplication({"id": id, "ttl": ttl, "extend": True, "replace": True})
+
+    @staticmethod
+    def keep_last(id: str) -> DeduplicationOptions:
+        """One job runs and one follows it: the last of those that were added while it ran."""
+        return _deduplication({"id": id, "keep_last_if_active": True})
+
+
+def _deduplication(given: Any) -> DeduplicationOptions:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"deduplication: got {given!r}; allowed is Deduplication.simple(id) or another of its kinds, "
+            "or a dict with an id"
+        )
+    refuse_unknown(given, DeduplicationOptions.__annotations__, "deduplication")
+    checked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if not text("deduplication.id", checked.get("id", "")):
+        raise ConfigurationError("deduplication.id: missing or empty; allowed is a text")
+    for name in checked:
+        if name == "ttl":
+            checked[name] = milliseconds("deduplication.ttl", checked[name])
+        elif name != "id":
+            flag(f"deduplication.{name}", checked[name])
+    return checked  # type: ignore[return-value]  # checked just now
 
 
 def _backoff(kind: str, delay: int | timedelta | None, jitter: float | None) -> BackoffOptions:
@@ -342,7 +468,11 @@ def _packed(name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[
     # A job's own moment wins over the queue's delay, and the other way round.
     moments = ("delay", "run_at") if given.get("delay") is not None or given.get("run_at") is not None else ()
     options = {**{key: value for key, value in defaults.items() if key not in moments}, **given}
-    refuse_unknown(options, JobOptions.__annotations__, "a job")
+    if not options.keys() <= JobOptions.__annotations__.keys():
+        for gone, instead in _GONE.items():
+            if gone in options:
+                raise TypeError(f"a job has no option {gone!r}; use {instead}")
+        refuse_unknown(options, JobOptions.__annotations__, "a job")
     options = {key: value for key, value in options.items() if value is not None}
     stored: dict[str, Any] = {}
     timestamp = moment("timestamp", options["timestamp"]) if "timestamp" in options else time.time_ns() // 1_000_000
@@ -355,7 +485,7 @@ def _packed(name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[
         delay = stored["delay"] = max(0, moment("run_at", options["run_at"]) - timestamp)
     elif "delay" in options:
         delay = stored["delay"] = milliseconds("delay", options["delay"])
-    priority = whole("priority", options.get("priority", 0), 0, MAX_PRIORITY)
+    priority = whole("priority", options.get("priority", 0), 0, PRIORITY_LIMIT)
     if "priority" in options:
         stored["priority"] = priority
     lifo = flag("lifo", options.get("lifo", False))
@@ -375,7 +505,57 @@ def _packed(name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[
             stored[short] = whole(option, options[option], 0)
     if "sizeLimit" in stored and len(data) > stored["sizeLimit"]:
         raise ConfigurationError(f"data: {len(data)} bytes of JSON, but size_limit is {stored['sizeLimit']}")
-    return (own_id, name, data, to_json(stored, "options"), timestamp, delay, priority, lifo)
+    rule = _stored_deduplication(options["deduplication"], stored) if "deduplication" in options else None
+    policy = ""
+    for option, short in _FAILURE_FLAGS.items():
+        if option in options:
+            stored[short] = flag(option, options[option])
+            if stored[short] and policy:
+                raise ConfigurationError(f"{option}: got True; allowed is one of {', '.join(_FAILURE_FLAGS)}")
+            policy = short if stored[short] else policy
+    parent = None
+    if "parent" in options:
+        if rule is not None:
+            raise ConfigurationError("deduplication and parent: give one of them")
+        parent = _stored_parent(options["parent"], policy, stored)
+    if "telemetry" in options:
+        _store_telemetry(options["telemetry"], stored)
+    opts = to_json(stored, "options")
+    return (own_id, name, data, opts, timestamp, delay, priority, lifo, rule, parent)
+
+
+def _stored_deduplication(given: Any, stored: dict[str, Any]) -> tuple[Any, ...]:
+    rule = _deduplication(given)
+    stored["de"] = {"keepLastIfActive" if name == "keep_last_if_active" else name: rule[name] for name in rule}  # type: ignore[literal-required]
+    flags = (rule.get(name, False) for name in ("extend", "replace", "reschedule", "keep_last_if_active"))
+    return (rule["id"], rule.get("ttl", 0), *flags)
+
+
+def _stored_parent(given: Any, policy: str, stored: dict[str, Any]) -> tuple[str, bytes]:
+    if isinstance(given, JobFields):
+        given = {"id": given.id, "queue": f"{given._queue.prefix}:{given._queue.name}"}
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"parent: got {given!r}; allowed is a job, or a dict with its id and queue")
+    refuse_unknown(given, ParentOptions.__annotations__, "parent")
+    parent = {name: text(f"parent.{name}", given.get(name, "")) for name in ("id", "queue")}
+    if not parent["id"]:
+        raise ConfigurationError("parent.id: missing or empty; allowed is the id of a job")
+    prefix, colon, name = parent["queue"].rpartition(":")
+    if not (prefix and colon and name):
+        raise ConfigurationError(f"parent.queue: got {parent['queue']!r}; allowed is <prefix>:<queue>, as 'bull:mail'")
+    stored["parent"] = parent
+    link = {"id": parent["id"], "queueKey": parent["queue"], **({policy: True} if policy else {})}
+    return f"{parent['queue']}:{parent['id']}", to_json(link, "parent")
+
+
+def _store_telemetry(given: Any, stored: dict[str, Any]) -> None:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"telemetry: got {given!r}; allowed is a dict with metadata and omit_context")
+    refuse_unknown(given, TelemetryOptions.__annotations__, "telemetry")
+    if given.get("metadata") is not None:
+        stored["tm"] = text("telemetry.metadata", given["metadata"])
+    if given.get("omit_context") is not None:
+        stored["omc"] = flag("telemetry.omit_context", given["omit_context"])
 
 
 def _stored_backoff(given: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, Unpack
 
 from toromq._bridge import port, to_json
 from toromq._job_fields import DataT, ResultT
-from toromq.errors import ConfigurationError
+from toromq.errors import ConfigurationError, not_all_added
 from toromq.job import Job
 from toromq.options import (
     MISSING,
@@ -81,24 +81,34 @@ class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
         Adds from many coroutines share a round trip. A job whose reply was lost is looked for before it is sent again,
         so that one call never makes two jobs.
 
+        Where its `job_id` or deduplication id is taken, nothing is stored: the job that is returned has the id of the
+        one that is there, and its `is_duplicate` is True.
+
         Raises:
             SerializationError: `data` is not JSON; the message gives the path.
             ConfigurationError: an option is not allowed.
+            ParentNotFoundError: its parent does not exist.
+            ParentConflictError: its `job_id` is that of another parent's child.
             RedisConnectionError: Redis stayed away for the connection's `command_timeout`.
         """
         stored = b"{}" if isinstance(data, Missing) else to_json(data, "data")
         job = packed(name, stored, options, self.default_job_options)
-        (job_id,) = await port().call(self._native().add, [job])
-        added = self._added(job_id, job)
-        self._tell("waiting", added)
-        return added
+        (added,) = await port().call(self._native().add, [job])
+        if isinstance(added, Exception):
+            raise added
+        return self._added(added, job)
 
     async def add_bulk(
         self, jobs: Iterable[tuple[str, DataT] | tuple[str, DataT, Mapping[str, Any]]]
     ) -> list[Job[DataT, ResultT]]:
         """Add many jobs: (name, data) or (name, data, options) each. One that is refused leaves all of them unsent.
 
-        They go in batches of bounded size, in the order given; all of a batch are stored or none.
+        They go in batches of bounded size, in the order given; all of a batch are stored or none, but for jobs that
+        their parent keeps out.
+
+        Raises:
+            ParentNotFoundError, ParentConflictError: as for `add`. The message says which jobs were not added; the
+                others were, and are in the error's `added`.
         """
         if not isinstance(jobs, Iterable):
             raise ConfigurationError(f"jobs: got {jobs!r}; allowed is a list of (name, data) or (name, data, options)")
@@ -113,14 +123,18 @@ class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
             entries.append(packed(job[0], data, options, self.default_job_options, f"jobs[{n}]."))
         if not entries:
             return []
-        ids = await port().call(self._native().add, entries)
-        added = [self._added(job_id, job) for job_id, job in zip(ids, entries, strict=True)]
-        for new in added:
-            self._tell("waiting", new)
-        return added
+        outcomes = await port().call(self._native().add, entries)
+        added = [
+            None if isinstance(outcome, Exception) else self._added(outcome, job)
+            for outcome, job in zip(outcomes, entries, strict=True)
+        ]
+        if None in added:
+            raise not_all_added(outcomes, added)
+        return [job for job in added if job is not None]
 
-    def _added(self, job_id: str, job: tuple[Any, ...]) -> Job[DataT, ResultT]:
-        _, name, data, opts, timestamp, delay, priority, _ = job
+    def _added(self, outcome: tuple[str, bool], job: tuple[Any, ...]) -> Job[DataT, ResultT]:
+        job_id, duplicate = outcome
+        _, name, data, opts, timestamp, delay, priority, _, rule, parent = job
         fields = {
             "name": name.encode(),
             "data": data,
@@ -129,7 +143,25 @@ class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
             "delay": b"%d" % delay,
             "priority": b"%d" % priority,
         }
-        return Job(self, (job_id, "", 0, 0, fields))
+        if rule is not None:
+            fields["deid"] = rule[0].encode()
+        if parent is not None:
+            fields["parentKey"], fields["parent"] = parent[0].encode(), parent[1]
+        made: Job[DataT, ResultT] = Job(self, (job_id, "", 0, 0, fields))
+        made.is_duplicate = duplicate
+        if not duplicate:
+            self._tell("waiting", made)
+        return made
+
+    async def get_deduplication_job_id(self, deduplication_id: str) -> str | None:
+        """The id of the job that owns a deduplication id."""
+        given = text("deduplication_id", deduplication_id)
+        return await port().call(self._native().get_deduplication_owner, given) or None
+
+    async def remove_deduplication_key(self, deduplication_id: str) -> bool:
+        """Let the next job with this deduplication id be added; gives whether a job owned it."""
+        given = text("deduplication_id", deduplication_id)
+        return bool(await port().call(self._native().remove_deduplication_key, given, ""))
 
     async def update_job_progress(self, job_id: str, progress: Any) -> None:
         """Store and publish a job's progress.

@@ -12,7 +12,7 @@ from toromq._queue_base import QueueBase
 from toromq.errors import ConfigurationError
 from toromq.job import Job
 from toromq.options import (
-    MAX_PRIORITY,
+    PRIORITY_LIMIT,
     STATES,
     JobLogs,
     JobState,
@@ -146,7 +146,7 @@ class QueueGetters(QueueBase[DataT, ResultT], AsyncListeners):
         """How many jobs of each of these priorities wait, at one moment; 0 stands for the standard jobs."""
         if isinstance(priorities, str) or not isinstance(priorities, Sequence):
             raise ConfigurationError(f"priorities: got {priorities!r}; allowed is a list of whole numbers")
-        wanted = [whole(f"priorities[{n}]", given, 0, MAX_PRIORITY) for n, given in enumerate(priorities)]
+        wanted = [whole(f"priorities[{n}]", given, 0, PRIORITY_LIMIT) for n, given in enumerate(priorities)]
         counts = await port().call(self._native().get_counts_per_priority, wanted)
         return dict(zip(wanted, counts, strict=True))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import toromq
-from toromq import Backoff, Connection, RateLimit, sync
+from toromq import Backoff, Connection, Deduplication, RateLimit, sync
 from toromq.errors import ConfigurationError, SerializationError
 from toromq.options import JobOptions
 
@@ -75,6 +75,7 @@ def processor(job: Any) -> None:
 # --- options of a job -----------------------------------------------------------------------------------------------
 
 NAIVE = datetime(2035, 1, 1)
+PARENT = {"id": "7", "queue": "bull:mail"}
 BAD_JOB_OPTIONS: list[Any] = [
     ({"delay": -1}, f"delay: got -1; {DURATION}"),
     ({"delay": "5000"}, f"delay: got '5000'; {DURATION}"),
@@ -149,16 +150,57 @@ BAD_JOB_OPTIONS: list[Any] = [
     ({"size_limit": 1.5}, f"size_limit: got 1.5; {WHOLE}"),
     ({"stack_trace_limit": -1}, f"stack_trace_limit: got -1; {WHOLE}"),
     ({"stack_trace_limit": "0"}, f"stack_trace_limit: got '0'; {WHOLE}"),
+    ({"deduplication": "K"}, "deduplication: got 'K'; allowed is Deduplication.simple(id) or another of its kinds"),
+    ({"deduplication": {}}, "deduplication.id: missing or empty; allowed is a text"),
+    ({"deduplication": {"id": ""}}, "deduplication.id: missing or empty; allowed is a text"),
+    ({"deduplication": {"id": None}}, "deduplication.id: missing or empty; allowed is a text"),
+    ({"deduplication": {"id": 5}}, "deduplication.id: got 5; allowed is a text"),
+    ({"deduplication": {"id": "K", "ttl": -1}}, f"deduplication.ttl: got -1; {DURATION}"),
+    ({"deduplication": {"id": "K", "ttl": "5"}}, f"deduplication.ttl: got '5'; {DURATION}"),
+    ({"deduplication": {"id": "K", "extend": 1}}, "deduplication.extend: got 1; allowed is True or False"),
+    ({"deduplication": {"id": "K", "replace": "no"}}, "deduplication.replace: got 'no'; allowed is True or False"),
+    ({"deduplication": {"id": "K", "reschedule": 0}}, "deduplication.reschedule: got 0; allowed is True or False"),
+    ({"deduplication": {"id": "K", "keep_last_if_active": 1}}, "deduplication.keep_last_if_active: got 1; allowed is"),
+    ({"deduplication": {"id": "K"}, "parent": PARENT}, "deduplication and parent: give one of them"),
+    ({"parent": "7"}, "parent: got '7'; allowed is a job, or a dict with its id and queue"),
+    ({"parent": {"id": "7"}}, "parent.queue: got ''; allowed is <prefix>:<queue>, as 'bull:mail'"),
+    ({"parent": {"id": "7", "queue": "mail"}}, "parent.queue: got 'mail'; allowed is <prefix>:<queue>, as 'bull:mail'"),
+    ({"parent": {"id": "7", "queue": "bull:"}}, "parent.queue: got 'bull:'; allowed is"),
+    ({"parent": {"id": "7", "queue": 5}}, "parent.queue: got 5; allowed is a text"),
+    ({"parent": {"queue": "bull:mail"}}, "parent.id: missing or empty; allowed is the id of a job"),
+    ({"parent": {"id": 7, "queue": "bull:mail"}}, "parent.id: got 7; allowed is a text"),
+    ({"fail_parent_on_failure": 1}, "fail_parent_on_failure: got 1; allowed is True or False"),
+    (
+        {"fail_parent_on_failure": True, "continue_parent_on_failure": True},
+        "continue_parent_on_failure: got True; allowed is one of fail_parent_on_failure, continue_parent_on_failure, ",
+    ),
+    (
+        {"ignore_dependency_on_failure": True, "remove_dependency_on_failure": True},
+        "remove_dependency_on_failure: got True; allowed is one of",
+    ),
+    ({"remove_dependency_on_failure": "yes"}, "remove_dependency_on_failure: got 'yes'; allowed is True or False"),
+    ({"telemetry": "00-ab"}, "telemetry: got '00-ab'; allowed is a dict with metadata and omit_context"),
+    ({"telemetry": {"metadata": 5}}, "telemetry.metadata: got 5; allowed is a text"),
+    ({"telemetry": {"omit_context": 1}}, "telemetry.omit_context: got 1; allowed is True or False"),
 ]
 UNKNOWN_JOB_OPTIONS = [
     ({"dely": 5}, "a job has no option 'dely'; did you mean 'delay'?"),
     ({"atempts": 5}, "a job has no option 'atempts'; did you mean 'attempts'?"),
     ({"jobId": "x"}, "a job has no option 'jobId'; did you mean 'job_id'?"),
     ({"removeOnComplete": True}, "a job has no option 'removeOnComplete'; did you mean 'remove_on_complete'?"),
-    ({"zzz": 5}, "a job has no option 'zzz'; allowed are attempts, backoff, delay, job_id, keep_logs, lifo, priority"),
+    ({"zzz": 5}, "a job has no option 'zzz'; allowed are attempts, backoff, continue_parent_on_failure, deduplication"),
     ({"backoff": {"type": "fixed", "dely": 5}}, "backoff has no option 'dely'; did you mean 'delay'?"),
     ({"remove_on_complete": {"ages": 5}}, "remove_on_complete has no option 'ages'; did you mean 'age'?"),
     ({"remove_on_fail": {"counts": 5}}, "remove_on_fail has no option 'counts'; did you mean 'count'?"),
+    ({"deduplication": {"id": "K", "tll": 5}}, "deduplication has no option 'tll'; did you mean 'ttl'?"),
+    (
+        {"deduplication": {"id": "K", "keepLastIfActive": True}},
+        "deduplication has no option 'keepLastIfActive'; did you mean 'keep_last_if_active'?",
+    ),
+    ({"parent": {"id": "7", "que": "bull:mail"}}, "parent has no option 'que'; did you mean 'queue'?"),
+    ({"telemetry": {"omitContext": True}}, "telemetry has no option 'omitContext'; did you mean 'omit_context'?"),
+    ({"debounce": {"id": "K"}}, "a job has no option 'debounce'; use deduplication=Deduplication.debounce(id, ttl)"),
+    ({"repeat": {"every": 5}}, "a job has no option 'repeat'; use a job scheduler"),
 ]
 
 
@@ -211,6 +253,31 @@ def test_an_unknown_default_is_refused_when_the_queue_is_made(face: Any, options
 def test_every_option_of_a_job_has_a_bad_value_here() -> None:
     rows = [row if isinstance(row, tuple) and len(row) == 2 else row.values for row in BAD_JOB_OPTIONS]
     assert {name for options, _ in rows for name in options} == set(JobOptions.__annotations__)
+
+
+def test_the_kinds_of_deduplication_are_those_of_every_other_client() -> None:
+    minute = timedelta(minutes=1)
+    assert Deduplication.simple("K") == {"id": "K"}
+    assert Deduplication.throttle("K", 5000) == {"id": "K", "ttl": 5000}
+    assert Deduplication.throttle("K", minute, extend=True) == {"id": "K", "ttl": 60_000, "extend": True}
+    assert Deduplication.debounce("K", minute) == {"id": "K", "ttl": 60_000, "extend": True, "replace": True}
+    assert Deduplication.keep_last("K") == {"id": "K", "keep_last_if_active": True}
+    for make in (
+        later(Deduplication.simple, ""),
+        later(Deduplication.throttle, "K", "5"),
+        later(Deduplication.throttle, "K", 5, extend=1),
+        later(Deduplication.debounce, 7, 5),
+        later(Deduplication.keep_last, None),
+    ):
+        with pytest.raises(ConfigurationError):
+            make()
+
+
+@pytest.mark.parametrize("method", ["get_deduplication_job_id", "remove_deduplication_key"])
+async def test_a_deduplication_id_that_is_no_text_is_refused(silent: Silent, method: str) -> None:
+    for queue in queues(silent):
+        message = await silent.refuses(ConfigurationError, later(getattr(queue, method), 5))
+        assert message == "deduplication_id: got 5; allowed is a text"
 
 
 STRUCTURES = [

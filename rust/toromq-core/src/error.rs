@@ -45,6 +45,16 @@ pub enum Error {
         /// The job; empty where it is the queue's affair.
         job_id: String,
     },
+    /// A job was not added, though others that were added with it may be.
+    #[error("{what} was not added: {}", code.meaning())]
+    NotAdded {
+        /// The job, and whose child it was to be.
+        what: String,
+        /// The code.
+        code: Code,
+        /// The job's own id, if it had one.
+        job_id: Option<String>,
+    },
     /// Something stored is not what it must be.
     #[error("{0}")]
     Broken(String),

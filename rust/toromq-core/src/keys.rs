@@ -44,6 +44,12 @@ impl QueueKeys {
         format!("{}{id}", self.base)
     }
 
+    /// Who owns a deduplication id.
+    #[must_use]
+    pub fn deduplication(&self, id: &str) -> String {
+        format!("{}de:{id}", self.base)
+    }
+
     /// The name by which other clients recognise a worker's blocking connection.
     #[must_use]
     pub fn worker_client_name(&self, worker_name: &str) -> String {
@@ -91,6 +97,7 @@ mod tests {
         assert_eq!(keys.of("wait"), "bull:w:wait");
         assert_eq!(keys.of("metrics_failed"), "bull:w:metrics:failed");
         assert_eq!(keys.job("7"), "bull:w:7");
+        assert_eq!(keys.deduplication("d"), "bull:w:de:d");
         assert_eq!(keys.worker_client_name("w-1"), "bull:dw==:w:w-1");
     }
 }

@@ -9,6 +9,7 @@ import_exception!(toromq.errors, JobNotFoundError);
 import_exception!(toromq.errors, JobNotInStateError);
 import_exception!(toromq.errors, LockMismatchError);
 import_exception!(toromq.errors, LockMissingError);
+import_exception!(toromq.errors, ParentConflictError);
 import_exception!(toromq.errors, ParentNotFoundError);
 import_exception!(toromq.errors, PendingChildrenError);
 import_exception!(toromq.errors, RedisConnectionError);
@@ -25,6 +26,7 @@ pub(crate) fn import(py: Python<'_>) {
         py.get_type::<JobNotInStateError>(),
         py.get_type::<LockMismatchError>(),
         py.get_type::<LockMissingError>(),
+        py.get_type::<ParentConflictError>(),
         py.get_type::<ParentNotFoundError>(),
         py.get_type::<PendingChildrenError>(),
         py.get_type::<RedisConnectionError>(),
@@ -40,21 +42,27 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
         Error::Config(_) => ConfigurationError::new_err(message),
         Error::Connection { .. } => RedisConnectionError::new_err(message),
         Error::Server { .. } | Error::Broken(_) | Error::Closed => ToroError::new_err(message),
-        Error::Script { code, job_id, .. } => {
-            let args = (message, *code as i64, job_id.clone());
-            match code {
-                Code::JobMissing => JobNotFoundError::new_err(args),
-                Code::LockMissing => LockMissingError::new_err(args),
-                Code::LockMismatch => LockMismatchError::new_err(args),
-                Code::JobNotInState => JobNotInStateError::new_err(args),
-                Code::PendingChildren => PendingChildrenError::new_err(args),
-                Code::FailedChildren => FailedChildrenError::new_err(args),
-                Code::ParentMissing => ParentNotFoundError::new_err(args),
-                Code::JobScheduled => SchedulerConflictError::new_err(args),
-                Code::IdsVoid | Code::JobCorrupt | Code::QueueNotPaused | Code::ActiveJobs => {
-                    ScriptError::new_err(args)
-                }
-            }
-        }
+        Error::Script { code, job_id, .. } => of_code(message, *code, Some(job_id.clone())),
+        Error::NotAdded { code, job_id, .. } => of_code(message, *code, job_id.clone()),
+    }
+}
+
+fn of_code(message: String, code: Code, job_id: Option<String>) -> PyErr {
+    let args = (message, code as i64, job_id);
+    match code {
+        Code::JobMissing => JobNotFoundError::new_err(args),
+        Code::LockMissing => LockMissingError::new_err(args),
+        Code::LockMismatch => LockMismatchError::new_err(args),
+        Code::JobNotInState => JobNotInStateError::new_err(args),
+        Code::PendingChildren => PendingChildrenError::new_err(args),
+        Code::ParentMissing => ParentNotFoundError::new_err(args),
+        Code::OtherParent => ParentConflictError::new_err(args),
+        Code::FailedChildren => FailedChildrenError::new_err(args),
+        Code::JobScheduled => SchedulerConflictError::new_err(args),
+        Code::IdsVoid
+        | Code::JobCorrupt
+        | Code::QueueNotPaused
+        | Code::ActiveJobs
+        | Code::KeyCorrupt => ScriptError::new_err(args),
     }
 }

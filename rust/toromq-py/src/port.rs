@@ -14,7 +14,11 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
-use toromq_core::{error::Error, job::JobRecord};
+use toromq_core::{
+    error::{Error, Result},
+    job::JobRecord,
+    queue::Added,
+};
 
 use crate::{
     errors::to_python,
@@ -27,6 +31,7 @@ pub(crate) enum Item {
     Number(i64),
     Text(String),
     Texts(Vec<String>),
+    Added(Vec<Result<Added>>),
     Numbers(Vec<i64>),
     Job(Option<JobRecord>),
     Jobs(Vec<JobRecord>),
@@ -71,6 +76,16 @@ impl Item {
             Self::Number(value) => value.into_py_any(py),
             Self::Text(value) => value.into_py_any(py),
             Self::Texts(values) => values.into_py_any(py),
+            Self::Added(jobs) => {
+                let list = PyList::empty(py);
+                for job in jobs {
+                    match job {
+                        Ok(added) => list.append((&added.id, added.duplicate))?,
+                        Err(error) => list.append(to_python(error).into_value(py))?,
+                    }
+                }
+                list.into_py_any(py)
+            }
             Self::Numbers(values) => values.into_py_any(py),
             Self::Job(job) => job
                 .as_ref()

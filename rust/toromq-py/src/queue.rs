@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use toromq_core::{
     error::Result,
     keys::QueueKeys,
-    queue::{NewJob, Queue, RetryOptions},
+    queue::{Deduplication, NewJob, Parent, Queue, RetryOptions},
 };
 
 use crate::{
@@ -74,7 +74,10 @@ macro_rules! operations {
 }
 
 operations! {
-    add(jobs: Vec<Added>) = |queue| queue.add(jobs.into_iter().map(NewJob::from).collect()) => Item::Texts;
+    add(jobs: Vec<ToAdd>) = |queue| queue.add(jobs.into_iter().map(NewJob::from).collect()) => Item::Added;
+    get_deduplication_owner(id: String) = |queue| queue.deduplication_owner(&id) => Item::Text;
+    remove_deduplication_key(id: String, job_id: String)
+        = |queue| queue.remove_deduplication_key(&id, &job_id) => Item::Flag;
 
     get_job(id: String) = |queue| queue.get_job(&id) => Item::Job;
     get_jobs(states: Vec<String>, start: i64, last: i64, asc: bool)
@@ -138,10 +141,40 @@ operations! {
 
 /// A job to add, as Python gives it.
 #[derive(FromPyObject)]
-struct Added(String, String, Vec<u8>, Vec<u8>, i64, i64, i64, bool);
+struct ToAdd(
+    String,
+    String,
+    Vec<u8>,
+    Vec<u8>,
+    i64,
+    i64,
+    i64,
+    bool,
+    Option<Rule>,
+    Option<(String, Vec<u8>)>,
+);
 
-impl From<Added> for NewJob {
-    fn from(Added(id, name, data, opts, timestamp, delay, priority, lifo): Added) -> Self {
+/// Its deduplication: id, ttl, extend, replace, reschedule, keep last.
+#[derive(FromPyObject)]
+struct Rule(String, i64, bool, bool, bool, bool);
+
+impl From<Rule> for Deduplication {
+    fn from(Rule(id, ttl, extend, replace, reschedule, keep_last): Rule) -> Self {
+        Self {
+            id,
+            ttl,
+            extend,
+            replace,
+            reschedule,
+            keep_last,
+        }
+    }
+}
+
+impl From<ToAdd> for NewJob {
+    fn from(
+        ToAdd(id, name, data, opts, timestamp, delay, priority, lifo, rule, parent): ToAdd,
+    ) -> Self {
         Self {
             id,
             name,
@@ -151,6 +184,8 @@ impl From<Added> for NewJob {
             delay,
             priority,
             lifo,
+            deduplication: rule.map(Deduplication::from),
+            parent: parent.map(|(key, stored)| Parent { key, stored }),
         }
     }
 }

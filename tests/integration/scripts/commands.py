@@ -46,6 +46,12 @@ class NewJob(NamedTuple):
     priority: int = 0
     lifo: str = ""
     again: str = ""
+    more: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+    def group(self) -> tuple[Any, ...]:
+        """Returns the values in the order of the wire."""
+        pairs = [text for pair in self.more.items() for text in pair]
+        return (*self[:-1], len(self.more) or "", *pairs)
 
 
 class End(NamedTuple):
@@ -120,15 +126,20 @@ class Queue:
         reply = self.redis.eval(source, len(key_names), *key_names, *values, *rest)
         return Called(reply, changes(before, self.snapshot()))
 
-    def add_jobs(self, *jobs: NewJob, reserve: int = 0, max_events: str = "", version: str = "toromq:test") -> Called:
-        """Runs ``add_jobs``."""
-        return self.call("add_jobs", jobs, reserve=reserve, max_events=max_events, version=version)
+    def add_jobs(self, *jobs: NewJob, since: str = "", **scalars: Any) -> Called:
+        """Runs ``add_jobs``. The id of the last event, which differs in every run, is left out of the reply."""
+        defaults = {"reserve": 0, "max_events": "", "version": "toromq:test"}
+        groups = [job.group() for job in jobs]
+        called = self.call("add_jobs", groups, since=since, **{**defaults, **scalars})
+        if isinstance(called.reply, list):
+            del called.reply[1]
+        return called
 
     def add(self, *jobs: NewJob) -> list[str]:
         """Adds jobs as a producer does, with numbers from the counter. Returns their ids."""
         first = int(self.redis.incrby(self.key("id"), len(jobs))) - len(jobs) + 1
         reply = self.add_jobs(*(job._replace(number=first + n) for n, job in enumerate(jobs))).reply
-        return list(reply[1:])
+        return [answer[0] if isinstance(answer, list) else answer for answer in reply[1:]]
 
     def finish(self, *ends: End, **scalars: Any) -> Called:
         """Runs ``finish_and_fetch``; without more it fetches nothing."""

@@ -26,6 +26,12 @@ ADDED = [event("added", "1", name="n"), event("waiting", "1")]
 DELAYED = [event("added", "1", name="n"), event("delayed", "1", delay=str(NOW + 500))]
 
 
+def last_event(mail: Queue) -> str:
+    """The id of the newest event."""
+    entries = mail.redis.xrevrange(mail.key("events"), count=1)
+    return str(entries[0][0]) if entries else ""
+
+
 @pytest.mark.parametrize(
     ("job", "expected"),
     [
@@ -103,7 +109,7 @@ def test_a_batch_is_the_same_as_one_by_one(mail: Queue, prefix: str) -> None:
     at_once = mail.add_jobs(*jobs)
     for job in jobs:
         twin.add_jobs(job)
-    assert at_once.reply == [0, "1", "x", "3", "4", "5", "x", "7", "8", "9", "10", "11"]
+    assert at_once.reply == [0, "1", "x", "3", "4", "5", ["x"], "7", "8", "9", "10", "11"]
     snapshot = mail.snapshot()
     assert {k: v for k, v in snapshot.items() if not k.startswith("twin:")} == {
         k.removeprefix("twin:"): v for k, v in snapshot.items() if k.startswith("twin:")
@@ -156,7 +162,7 @@ def test_a_taken_id_is_reported_and_changes_nothing_else(mail: Queue) -> None:
     mail.add(NewJob(job_id="x", name="old"))
     mail.redis.set(mail.key("id"), 2)
     reply, changed = mail.add_jobs(NewJob(2, "x", delay=5), reserve=3)
-    assert reply == [5, "x"]
+    assert reply == [5, ["x"]]
     assert changed == {"id": "5", "events": [event("duplicated", "x")]}
 
 
@@ -203,14 +209,54 @@ def test_the_rest_of_a_batch_sent_again_is_stored(mail: Queue) -> None:
     assert changed["wait"] == ["x", "2", "1"]
 
 
-@pytest.mark.parametrize("difference", [{"name": "m"}, {"data": "[2]"}, {"timestamp": NOW + 1}])
+def test_a_job_sent_again_is_known_although_its_data_was_replaced(mail: Queue) -> None:
+    mail.redis.set(mail.key("id"), 1)
+    mail.add_jobs(NewJob(1))
+    mail.call("update_data", job="1", data="[7]")
+    assert mail.add_jobs(NewJob(1, again="1")) == ([0, "1"], {})
+
+
+@pytest.mark.parametrize("difference", [{"name": "m"}, {"timestamp": NOW + 1}])
 def test_sent_again_but_another_job_stands_there(mail: Queue, difference: dict[str, Any]) -> None:
     mail.add(NewJob(data="[1]"), NewJob(job_id="x", data="[1]"))
     again = NewJob(data="[1]", again="1")._replace(**difference)
     reply, changed = mail.add_jobs(again._replace(number=1), again._replace(number=2, job_id="x"))
-    assert reply == [0, "3", "x"]
+    assert reply == [0, "3", ["x"]]
     assert event("duplicated", "x") in changed["events"]
     assert changed.keys() == {"3", "id", "wait", "events"}
+
+
+@pytest.mark.parametrize("job_id", ["", "x"])
+def test_a_job_sent_again_that_has_run_and_gone_is_left_alone(mail: Queue, job_id: str) -> None:
+    since = last_event(mail)
+    mail.activate(job := NewJob(1, job_id, delay=0))
+    mail.finish(End(job_id or "1", keep="0::"))
+    assert mail.redis.exists(mail.key(job_id or "1")) == 0
+    assert mail.add_jobs(job._replace(again="1"), since=since) == ([0, job_id or "1"], {})
+
+
+def test_what_happened_to_an_id_earlier_says_nothing_of_a_job_sent_again(mail: Queue) -> None:
+    mail.activate(NewJob(job_id="x"))
+    mail.finish(End("x", keep="0::"))
+    since = last_event(mail)
+    mail.redis.set(mail.key("id"), 2)
+    # The first try never arrived. The id's earlier life, all of it before the last event known, was another job.
+    reply, changed = mail.add_jobs(NewJob(2, "x", again="1"), since=since)
+    assert reply == [0, "x"]
+    assert changed["wait"] == ["x"]
+    assert changed["events"] == [event("added", "x", name="n"), event("waiting", "x")]
+
+
+def test_each_call_says_up_to_where_its_events_go(mail: Queue) -> None:
+    def call(*jobs: NewJob) -> str:
+        scalars = {"reserve": 9, "max_events": "", "version": "v", "since": ""}
+        return str(mail.call("add_jobs", [job.group() for job in jobs], **scalars).reply[1])
+
+    assert call() == ""
+    seen = [call(NewJob(1)), call(NewJob(2, delay=5)), call(NewJob(3, "x")), call(NewJob(4, "x"))]
+    entries = {entry: fields["event"] for entry, fields in mail.redis.xrange(mail.key("events"))}
+    assert [entries[entry] for entry in seen] == ["added", "added", "added", "duplicated"]
+    assert call() == last_event(mail)
 
 
 @pytest.mark.parametrize("counter", [None, 0, 2])
@@ -263,7 +309,7 @@ def test_a_key_that_is_no_job_stops_no_other_job(mail: Queue, job_id: str, again
     mail.redis.set(mail.key(job_id or "2"), "no job", px=LONG_MS)
     jobs = NewJob(1, again=again), NewJob(2, job_id, again=again), NewJob(3, again=again)
     reply, changed = mail.add_jobs(*jobs)
-    assert reply == [0, "1", job_id or "4", "3"]
+    assert reply == [0, "1", ["x"] if job_id else "4", "3"]
     assert changed["wait"] == ["3", *([] if job_id else ["4"]), "1"]
     assert (event("duplicated", "x") in changed["events"]) == bool(job_id)
     assert Expiring("no job") not in changed.values()

@@ -2,131 +2,235 @@
   add_jobs: store new jobs and queue each of them, as if they had been added one by one.
 
   The caller reserves the id numbers beforehand, so that it knows each job's id even when the reply is lost, and may
-  send the same jobs again: a job marked as sent before that is found stored is left alone.
+  send the same jobs again: a job marked as sent before that is found stored, or of which the events say what became
+  of it, is left alone.
 
   KEYS
     1 wait         LIST    ids of waiting standard jobs
     2 active       LIST    ids of active jobs
     3 prioritized  ZSET    ids of waiting jobs with a priority
     4 delayed      ZSET    ids of delayed jobs
-    5 marker       ZSET    what waiting workers block on
-    6 meta         HASH    settings of the queue
-    7 events       STREAM  events of the queue
-    8 id           STRING  id counter
-    9 pc           STRING  count of prioritized jobs
+    5 completed    ZSET    ids of completed jobs
+    6 marker       ZSET    what waiting workers block on
+    7 meta         HASH    settings of the queue
+    8 events       STREAM  events of the queue
+    9 id           STRING  id counter
+    10 pc          STRING  count of prioritized jobs
   ARGV
     1 base           string   qualified queue name with trailing colon
     2 reserve        integer  how many id numbers to reserve for the next call
     3 max_events     integer  length of the events stream, empty to leave the queue's own
     4 version        string   what to store as the writer's version where none is stored
-    5.. jobs         groups of ten: number (reserved id number), job_id (own id or empty), name, data, opts (JSON texts),
-                     timestamp, delay, priority, lifo ("1" or empty), again ("1" when sent before, or empty)
+    5 since          string   id of an event from before jobs sent again were first sent, or empty
+    6.. jobs         groups of eleven: number (reserved id number), job_id (own id or empty), name, data, opts (JSON
+                     texts), timestamp, delay, priority, lifo ("1" or empty), again ("1" when sent before, or empty),
+                     more (how many pairs of a name and a value follow, or empty); the names are parent_key and parent
+                     (JSON), deduplication_id, ttl (ms), extend, replace, reschedule and keep_last ("1")
   RETURNS
-    {n, id, id, ...}  highest id number now reserved, then the jobs' ids in the order given
-    IDS_VOID          the counter was set back below the numbers given; nothing was stored
+    {n, event, job, ...}  highest id number now reserved; the id of an event that was the last, or empty; then for each
+                     job its id, or {id} of the job that stands for it, or a code
+    IDS_VOID         the counter was set back below the numbers given; nothing was stored
+    PARENT_MISSING   of a job: its parent does not exist
+    OTHER_PARENT     of a job: its id is taken by the child of another parent
+    KEY_CORRUPT      of a job: its parent's or deduplication's key, or the job under its id, is something else
   EVENTS
-    added, waiting, delayed, duplicated
+    added, waiting, delayed, duplicated, deduplicated, removed
 ]]
-local wait, active, prioritized, delayed, marker = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local meta, events, counter_key, pc = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local base, reserve, wanted_length, version = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local wait, active, prioritized, delayed, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local marker, meta, events, counter_key, pc = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local base, reserve, wanted_length, version, since = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 -- @include "includes/add_delayed"
 -- @include "includes/mark_base"
 -- @include "includes/mark_delay"
 -- @include "includes/priority_score"
--- @include "includes/max_events"
+-- @include "includes/attach_existing"
+-- @include "includes/deduplicate"
+-- @include "includes/told_of_jobs"
 
-local q = { base = base, wait = wait, active = active, prioritized = prioritized, delayed = delayed, marker = marker,
-  meta = meta, events = events, pc = pc }
-local GROUP, FIRST = 10, 5
+local q = { base = base, wait = wait, active = active, prioritized = prioritized, delayed = delayed,
+  completed = completed, marker = marker, meta = meta, events = events, pc = pc }
+local GROUP, FIRST = 11, 6
+
+-- Where the group after the one at `i` begins.
+local function following(i)
+  return i + GROUP + 2 * (tonumber(ARGV[i + 10]) or 0)
+end
 
 -- Numbers above the counter belong to nobody: the counter was deleted or set back, and whoever counts from there will
 -- give the same numbers to other jobs.
 local highest = 0
 local own_keys = {}
-for i = FIRST, #ARGV, GROUP do
+local i = FIRST
+while i <= #ARGV do
   highest = math.max(highest, tonumber(ARGV[i]))
   if ARGV[i + 1] == '' then
     own_keys[#own_keys + 1] = base .. ARGV[i]
   end
+  i = following(i)
 end
 if (tonumber(redis.call('GET', counter_key)) or 0) < highest then
   return CODE.IDS_VOID
 end
 
 local stored_settings = redis.call('HMGET', meta, 'opts.maxLenEvents', 'version')
-if wanted_length ~= '' and stored_settings[1] ~= wanted_length then
-  redis.call('HSET', meta, 'opts.maxLenEvents', wanted_length)
+local max_length = stored_settings[1] or '10000'
+if wanted_length ~= '' then
+  max_length = wanted_length
+end
+if stored_settings[1] ~= max_length then
+  redis.call('HSET', meta, 'opts.maxLenEvents', max_length)
 end
 if not stored_settings[2] then
   redis.call('HSET', meta, 'version', version)
 end
-local max_length = max_events(q)
 
 local some_taken = #own_keys > 0 and redis.call('EXISTS', unpack(own_keys)) > 0
+local reply = { 0, '' }
+local told = nil
+
+-- What the events say became of a job that is sent again: its own id, or that of the job that stands for it.
+local function told_of(at, id)
+  if ARGV[at + 9] == '' then
+    return nil
+  end
+  told = told or told_of_jobs(events, since)
+  return told[id]
+end
 
 -- The same job as in an earlier call whose reply was lost, or another one under its id?
-local function stored_before(i, job_key)
-  if ARGV[i + 9] == '' then
+local function stored_before(at, job_key)
+  if ARGV[at + 9] == '' then
     return false
   end
-  local found = redis.pcall('HMGET', job_key, 'name', 'data', 'timestamp')
-  -- What is no job is not ours either.
-  return not found.err and found[1] == ARGV[i + 2] and found[2] == ARGV[i + 3] and found[3] == ARGV[i + 5]
+  -- Its data may have been replaced since. What is no job is not ours either.
+  local found = redis.pcall('HMGET', job_key, 'name', 'timestamp')
+  return not found.err and found[1] == ARGV[at + 2] and found[2] == ARGV[at + 5]
 end
 
--- Whether a job that is sent again, and is not there, was added before and has gone since: run and removed. Only what the
--- newest events say is known.
-local function added_and_gone(i, id)
-  if ARGV[i + 9] == '' then
-    return false
-  end
-  for _, entry in ipairs(redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1000)) do
-    local fields = entry[2]
-    if fields[2] == 'added' and fields[4] == id then
-      return true
-    end
-  end
-  return false
-end
-
-local ids = { 0 }
 local waiting_batch = {}
 local lifo_batch = {}
 local prioritized_batch = {}
 local any_waiting, any_delayed = false, false
 
-for i = FIRST, #ARGV, GROUP do
+-- Puts the jobs gathered so far where they wait. The two ends of the list don't see each other, so each end's order is
+-- that of the jobs given.
+local function push()
+  if #waiting_batch > 0 then
+    redis.call('LPUSH', wait, unpack(waiting_batch))
+    waiting_batch = {}
+  end
+  if #lifo_batch > 0 then
+    redis.call('RPUSH', wait, unpack(lifo_batch))
+    lifo_batch = {}
+  end
+  if #prioritized_batch > 0 then
+    local count = #prioritized_batch / 2
+    local place = redis.call('INCRBY', pc, count) - count
+    for n = 1, #prioritized_batch, 2 do
+      place = place + 1
+      prioritized_batch[n] = priority_score(prioritized_batch[n], place)
+    end
+    redis.call('ZADD', prioritized, unpack(prioritized_batch))
+    prioritized_batch = {}
+  end
+  if any_waiting then
+    mark_base(q)
+    any_waiting = false
+  end
+  if any_delayed then
+    mark_delay(q)
+    any_delayed = false
+  end
+end
+
+-- What comes with few jobs: a parent, a deduplication id. Returns what to reply instead of storing the job, or nil.
+local function refused(at, id, exists, more)
+  if exists then
+    if not more.parent_key then
+      return nil
+    end
+    -- A parent that this releases queues behind the jobs before this one.
+    push()
+    local code = attach_existing(q, id, more.parent_key, more.parent, tonumber(ARGV[at + 5]))
+    return code ~= 0 and code or nil
+  end
+  if more.deduplication_id then
+    if more.replace and any_delayed then
+      -- The marker must not forget when a job that is about to be replaced was due.
+      mark_delay(q)
+    end
+    local owner, event, rescheduled = deduplicate(q, more, { id = id, name = ARGV[at + 2], data = ARGV[at + 3],
+      opts = ARGV[at + 4], timestamp = tonumber(ARGV[at + 5]), delay = ARGV[at + 6] }, max_length)
+    any_delayed = any_delayed or rescheduled
+    reply[2] = event or reply[2]
+    if owner then
+      return owner
+    end
+  end
+  if more.parent_key then
+    -- Before anything is stored, because it may fail.
+    local added = redis.pcall('SADD', more.parent_key .. ':dependencies', base .. id)
+    return type(added) == 'table' and CODE.KEY_CORRUPT or nil
+  end
+  return nil
+end
+
+i = FIRST
+while i <= #ARGV do
   local own_id = ARGV[i + 1]
   local id = own_id ~= '' and own_id or ARGV[i]
   local job_key = base .. id
-  local fresh = true
-  if own_id ~= '' then
-    if redis.call('EXISTS', job_key) == 1 then
-      fresh = false
-      if not stored_before(i, job_key) then
-        redis.call('XADD', events, 'MAXLEN', '~', max_length, '*', 'event', 'duplicated', 'jobId', id)
-      end
+  local more = nil
+  if ARGV[i + 10] ~= '' then
+    more = {}
+    for at = i + GROUP, following(i) - 1, 2 do
+      more[ARGV[at]] = ARGV[at + 1]
     end
-  elseif some_taken and redis.call('EXISTS', job_key) == 1 then
-    if stored_before(i, job_key) then
-      fresh = false
-    else
+  end
+
+  local answer = nil
+  local exists = (own_id ~= '' or some_taken) and redis.call('EXISTS', job_key) == 1
+  if exists and stored_before(i, job_key) then
+    answer = id
+  else
+    local before = told_of(i, id)
+    if before and before ~= id then
+      answer = { before }
+    elseif before and not exists then
+      -- It was added, and has run and gone since.
+      answer = id
+    elseif more and more.parent_key and redis.call('EXISTS', more.parent_key) == 0 then
+      answer = CODE.PARENT_MISSING
+    elseif exists and own_id == '' then
       -- The counter was reset and has passed our numbers since: somebody else's job stands there.
       repeat
         id = tostring(redis.call('INCR', counter_key))
         job_key = base .. id
       until redis.call('EXISTS', job_key) == 0
+      exists = false
     end
   end
-  ids[#ids + 1] = id
+  if not answer and more then
+    answer = refused(i, id, exists, more)
+  end
+  if not answer and exists then
+    reply[2] = redis.call('XADD', events, 'MAXLEN', '~', max_length, '*', 'event', 'duplicated', 'jobId', id)
+    answer = { id }
+  end
+  reply[#reply + 1] = answer or id
 
-  if fresh and not added_and_gone(i, id) then
+  if not answer then
     local name, timestamp = ARGV[i + 2], ARGV[i + 5]
     local delay, priority = tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7])
     redis.call('HSET', job_key, 'name', name, 'data', ARGV[i + 3], 'opts', ARGV[i + 4], 'timestamp', timestamp,
       'delay', ARGV[i + 6], 'priority', ARGV[i + 7])
-    redis.call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
+    if more and more.parent_key then
+      redis.call('HSET', job_key, 'parentKey', more.parent_key, 'parent', more.parent)
+    end
+    if more and more.deduplication_id then
+      redis.call('HSET', job_key, 'deid', more.deduplication_id)
+    end
+    reply[2] = redis.call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
     if delay > 0 then
       add_delayed(q, id, tonumber(timestamp) + delay, max_length)
       any_delayed = true
@@ -143,31 +247,15 @@ for i = FIRST, #ARGV, GROUP do
       any_waiting = true
     end
   end
+  i = following(i)
 end
 
--- The two ends of the list don't see each other, so each end's order is that of the jobs given.
-if #waiting_batch > 0 then
-  redis.call('LPUSH', wait, unpack(waiting_batch))
-end
-if #lifo_batch > 0 then
-  redis.call('RPUSH', wait, unpack(lifo_batch))
-end
-if #prioritized_batch > 0 then
-  local count = #prioritized_batch / 2
-  local place = redis.call('INCRBY', pc, count) - count
-  for i = 1, #prioritized_batch, 2 do
-    place = place + 1
-    prioritized_batch[i] = priority_score(prioritized_batch[i], place)
-  end
-  redis.call('ZADD', prioritized, unpack(prioritized_batch))
-end
-if any_waiting then
-  mark_base(q)
-end
-if any_delayed then
-  mark_delay(q)
-end
+push()
 if reserve > 0 then
-  ids[1] = redis.call('INCRBY', counter_key, reserve)
+  reply[1] = redis.call('INCRBY', counter_key, reserve)
 end
-return ids
+if #ARGV < FIRST then
+  local last = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)
+  reply[2] = last[1] and last[1][1] or ''
+end
+return reply

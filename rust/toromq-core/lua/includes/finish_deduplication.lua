@@ -19,6 +19,18 @@ local function finish_deduplication(q, id, deduplication_id, now, max_length)
   end
   local counter = redis.call('INCR', q.base .. 'id')
   local next_id = kept[4] or tostring(counter)
+  if redis.call('EXISTS', q.base .. next_id) == 1 then
+    -- Somebody took the id meanwhile. A number is as good as any other; an own id means that very job, which is there.
+    if string.match(next_id, '%D') then
+      redis.call('XADD', q.events, 'MAXLEN', '~', max_length, '*', 'event', 'duplicated', 'jobId', next_id)
+      redis.call('DEL', next_key)
+      return
+    end
+    next_id = tostring(counter)
+    while redis.call('EXISTS', q.base .. next_id) == 1 do
+      next_id = tostring(redis.call('INCR', q.base .. 'id'))
+    end
+  end
   local ok, opts = pcall(cjson.decode, kept[3] or '{}')
   if not ok or type(opts) ~= 'table' then
     opts = {}

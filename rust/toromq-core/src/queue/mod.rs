@@ -1,6 +1,7 @@
 //! A queue without a worker: producing, looking, controlling.
 
 mod control;
+mod deduplication;
 mod getters;
 mod jobs;
 mod limits;
@@ -18,8 +19,9 @@ use std::{
 use redis::{Cmd, Value};
 use tokio::{sync::mpsc, time::Instant};
 
+pub use deduplication::Deduplication;
 pub use jobs::RetryOptions;
-pub use producer::NewJob;
+pub use producer::{Added, NewJob, Parent};
 
 use crate::{
     error::{Error, Outcome, Result},

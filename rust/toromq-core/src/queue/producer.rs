@@ -8,12 +8,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{FIRST_PAUSE, LONGEST_PAUSE, Queue};
+use super::{Deduplication, FIRST_PAUSE, LONGEST_PAUSE, Queue};
 use crate::{
     error::{Error, Outcome, Result},
     keys::QueueKeys,
     link::{Call, Link, integer, items, text},
-    scripts,
+    scripts::{self, Code},
 };
 
 /// A job to add. Everything was checked by the caller.
@@ -35,25 +35,112 @@ pub struct NewJob {
     pub priority: i64,
     /// Whether it runs before the standard jobs that wait.
     pub lifo: bool,
+    /// What it says of other jobs with the same deduplication id.
+    pub deduplication: Option<Deduplication>,
+    /// Whose child it is.
+    pub parent: Option<Parent>,
+}
+
+/// The parent of a job to add.
+#[derive(Debug, Clone, Default)]
+pub struct Parent {
+    /// The parent's full key.
+    pub key: String,
+    /// JSON text, stored with the child: the parent's id and queue, and what the child's failure means for it.
+    pub stored: Vec<u8>,
+}
+
+/// What became of a job that was added.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// Its id, or that of the job that stands for it.
+    pub id: String,
+    /// Whether another job stands for it.
+    pub duplicate: bool,
+}
+
+impl NewJob {
+    /// The job as the script takes it.
+    fn put(&self, call: &mut Call, number: i64, again: bool) {
+        call.number(number)
+            .arg(&self.id)
+            .arg(&self.name)
+            .arg(&self.data)
+            .arg(&self.opts)
+            .number(self.timestamp)
+            .number(self.delay)
+            .number(self.priority)
+            .arg(if self.lifo { "1" } else { "" })
+            .arg(if again { "1" } else { "" });
+        if self.deduplication.is_none() && self.parent.is_none() {
+            call.arg("");
+            return;
+        }
+        let mut more: Vec<(&str, Vec<u8>)> = Vec::new();
+        if let Some(parent) = &self.parent {
+            more.push(("parent_key", parent.key.clone().into_bytes()));
+            more.push(("parent", parent.stored.clone()));
+        }
+        let pairs = self.deduplication.iter().flat_map(Deduplication::pairs);
+        more.extend(pairs.map(|(name, value)| (name, value.into_bytes())));
+        call.number(more.len());
+        for (name, value) in more {
+            call.arg(name).arg(value);
+        }
+    }
+
+    /// What the script said of it.
+    fn outcome(&self, said: Value) -> Result<Added> {
+        let code = match &said {
+            Value::Int(code) => *code,
+            Value::Array(owner) => {
+                return Ok(Added {
+                    id: owner.first().map_or_else(String::new, text),
+                    duplicate: true,
+                });
+            }
+            id => {
+                return Ok(Added {
+                    id: text(id),
+                    duplicate: false,
+                });
+            }
+        };
+        let own_id = (!self.id.is_empty()).then(|| self.id.clone());
+        let mut what = own_id
+            .as_ref()
+            .map_or_else(|| format!("job {:?}", self.name), |id| format!("job {id}"));
+        if let Some(parent) = &self.parent {
+            what = format!("{what}, to be a child of {},", parent.key);
+        }
+        Err(match Code::from_value(code) {
+            Some(code) => Error::NotAdded {
+                what,
+                code,
+                job_id: own_id,
+            },
+            None => Error::Broken(format!("{what}: the script answered {code}")),
+        })
+    }
 }
 
 // Holds Redis for about a millisecond.
 const BATCH: usize = 250;
 pub(super) struct Request {
     jobs: Vec<NewJob>,
-    reply: oneshot::Sender<Result<Vec<String>>>,
+    reply: oneshot::Sender<Result<Vec<Result<Added>>>>,
     deadline: Instant,
 }
 
 impl Queue {
-    /// Adds jobs; gives their ids in the order given.
+    /// Adds jobs; gives what became of each, in the order given. One that is refused stops no other.
     ///
     /// What is added while another call is under way goes together in the next one.
     ///
     /// # Errors
     ///
     /// [`Error::Connection`] when Redis stays away for the whole command timeout.
-    pub async fn add(&self, jobs: Vec<NewJob>) -> Result<Vec<String>> {
+    pub async fn add(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Added>>> {
         let (reply, answer) = oneshot::channel();
         let request = Request {
             jobs,
@@ -84,6 +171,8 @@ pub(super) struct Producer {
     /// The reserved id numbers that are not given out yet.
     next: i64,
     last: i64,
+    /// The id of an event from before whatever is sent next.
+    event: String,
 }
 
 impl Producer {
@@ -100,6 +189,7 @@ impl Producer {
             max_events: max_events.map_or_else(String::new, |length| length.to_string()),
             next: 1,
             last: 0,
+            event: String::new(),
         }
     }
 
@@ -120,10 +210,10 @@ impl Producer {
                 .min()
                 .unwrap_or_else(Instant::now);
             let jobs: Vec<&NewJob> = gathered.iter().flat_map(|request| &request.jobs).collect();
-            let (ids, error) = self.add_all(&jobs, deadline).await;
-            let mut ids = ids.into_iter();
+            let (added, error) = self.add_all(&jobs, deadline).await;
+            let mut added = added.into_iter();
             for request in gathered {
-                let own: Vec<String> = ids.by_ref().take(request.jobs.len()).collect();
+                let own: Vec<_> = added.by_ref().take(request.jobs.len()).collect();
                 let answer = match &error {
                     Some(error) if own.len() < request.jobs.len() => {
                         Err(partly(error, own.len(), request.jobs.len()))
@@ -136,20 +226,20 @@ impl Producer {
         }
     }
 
-    /// The ids of what is stored, and what stopped it.
+    /// What became of the jobs, and what stopped the rest.
     async fn add_all(
         &mut self,
         jobs: &[&NewJob],
         deadline: Instant,
-    ) -> (Vec<String>, Option<Error>) {
-        let mut ids = Vec::with_capacity(jobs.len());
+    ) -> (Vec<Result<Added>>, Option<Error>) {
+        let mut added = Vec::with_capacity(jobs.len());
         for batch in jobs.chunks(BATCH) {
             match self.add_batch(batch, jobs.len(), deadline).await {
-                Ok(stored) => ids.extend(stored),
-                Err(error) => return (ids, Some(error)),
+                Ok(done) => added.extend(done),
+                Err(error) => return (added, Some(error)),
             }
         }
-        (ids, None)
+        (added, None)
     }
 
     /// One batch, repeated until it is known to be stored or the deadline has passed.
@@ -160,7 +250,7 @@ impl Producer {
         batch: &[&NewJob],
         wanted: usize,
         deadline: Instant,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Vec<Result<Added>>> {
         let size = i64::try_from(batch.len()).unwrap_or(i64::MAX);
         let mut first = 0;
         let mut again = false;
@@ -172,28 +262,15 @@ impl Producer {
                         .reserve(size, i64::try_from(wanted).unwrap_or(size))
                         .await?;
                 }
-                let mut call = Call::new(&scripts::ADD_JOBS, &self.keys);
                 // Reserve for the next call what this one used, so that a steady producer asks Redis once a batch.
                 let reserve = if self.last - self.next + 1 < size {
                     size
                 } else {
                     0
                 };
-                call.arg(self.keys.base())
-                    .number(reserve)
-                    .arg(&self.max_events)
-                    .arg(&self.version);
+                let mut call = self.call(reserve);
                 for (number, job) in (first..).zip(batch) {
-                    call.number(number)
-                        .arg(&job.id)
-                        .arg(&job.name)
-                        .arg(&job.data)
-                        .arg(&job.opts)
-                        .number(job.timestamp)
-                        .number(job.delay)
-                        .number(job.priority)
-                        .arg(if job.lifo { "1" } else { "" })
-                        .arg(if again { "1" } else { "" });
+                    job.put(&mut call, number, again);
                 }
                 self.link.call(&call).await.map(|reply| (reply, reserve))
             };
@@ -209,12 +286,12 @@ impl Producer {
                     (self.next, self.last, first, again) = (1, 0, 0, false);
                 }
                 Ok((reply, reserve)) => {
-                    let reply = items(reply);
-                    if reserve > 0 && self.last < self.next {
-                        self.last = reply.first().map_or(0, integer);
-                        self.next = self.last - reserve + 1;
-                    }
-                    return Ok(reply.iter().skip(1).map(text).collect());
+                    let said = self.note(reply, reserve);
+                    return Ok(batch
+                        .iter()
+                        .zip(said)
+                        .map(|(job, said)| job.outcome(said))
+                        .collect());
                 }
                 Err(error) => {
                     let retry = match &error {
@@ -246,17 +323,40 @@ impl Producer {
         }
     }
 
+    /// A call that reserves numbers, to which jobs are added.
+    fn call(&self, reserve: i64) -> Call {
+        let mut call = Call::new(&scripts::ADD_JOBS, &self.keys);
+        call.arg(self.keys.base())
+            .number(reserve)
+            .arg(&self.max_events)
+            .arg(&self.version)
+            .arg(&self.event);
+        call
+    }
+
+    /// Takes what a reply says of numbers and events; leaves what it says of the jobs.
+    fn note(&mut self, reply: Value, reserved: i64) -> impl Iterator<Item = Value> + use<> {
+        let mut reply = items(reply).into_iter();
+        let last = reply.next().as_ref().map_or(0, integer);
+        if reserved > 0 && self.last < self.next {
+            self.last = last;
+            self.next = last - reserved + 1;
+        }
+        let event = reply.next().as_ref().map_or_else(String::new, text);
+        if !event.is_empty() {
+            self.event = event;
+        }
+        reply
+    }
+
     /// The first of `size` id numbers that are ours alone.
     async fn reserve(&mut self, size: i64, wanted: i64) -> Result<i64> {
         if self.last - self.next + 1 < size {
             let count = wanted.max(size);
-            let counter = self.keys.of("id");
-            let last = self
-                .link
-                .send("reserve ids", redis::cmd("INCRBY").arg(counter).arg(count))
-                .await?;
-            self.last = integer(&last);
-            self.next = self.last - count + 1;
+            let reply = self.link.call(&self.call(count)).await?;
+            // What is left of an earlier block is too little; gaps are allowed.
+            (self.next, self.last) = (1, 0);
+            let _ = self.note(reply, count);
         }
         let first = self.next;
         self.next += size;

@@ -1,0 +1,82 @@
+"""A server that is reached through a proxy which loses one script call, or the reply to one, and with it the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Literal, Self
+
+
+class LossyProxy:
+    """Passes bytes on to a server's socket until it is told to lose something; then only that once.
+
+    What is lost is the first script call that is sent from then on: the ``request``, which the server then never sees,
+    or the ``reply`` to it.
+    """
+
+    def __init__(self, socket_path: str) -> None:
+        self._path = socket_path
+        self._lose: Literal["request", "reply"] | None = None
+        self._server: asyncio.Server | None = None
+        self._pipes: set[asyncio.Task[None]] = set()
+        self.lost = 0
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        """Starts to listen."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Cuts what is still open."""
+        assert self._server is not None
+        self._server.close()
+        for pipe in self._pipes:
+            pipe.cancel()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def losing(self, what: Literal["request", "reply"]) -> Iterator[None]:
+        """Loses this of one script call within, and insists that there was one."""
+        before = self.lost
+        self._lose = what
+        yield
+        assert self.lost == before + 1
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_unix_connection(self._path)
+        cut = asyncio.Event()
+
+        async def forward() -> None:
+            while data := await reader.read(1 << 20):
+                lose = self._lose if b"EVALSHA" in data else None
+                if lose:
+                    self._lose = None
+                    self.lost += 1
+                if lose == "reply":
+                    cut.set()
+                if lose != "request":
+                    server_writer.write(data)
+                    await server_writer.drain()
+                if lose == "request":
+                    return
+
+        async def back() -> None:
+            # What comes back once the cut was announced is the reply that is to be lost.
+            while data := await server_reader.read(1 << 20):
+                if cut.is_set():
+                    return
+                writer.write(data)
+                await writer.drain()
+
+        pipes = {asyncio.ensure_future(forward()), asyncio.ensure_future(back())}
+        self._pipes |= pipes
+        try:
+            await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pipe in pipes:
+                pipe.cancel()
+            for end in (writer, server_writer):
+                end.close()
