@@ -109,7 +109,12 @@ EFFECTS: list[tuple[dict[str, Any], dict[str, Any], dict[str, str], str]] = [
     ({"size_limit": 1000}, {"sizeLimit": 1000}, {}, "waiting"),
     ({"stack_trace_limit": 0}, {"stackTraceLimit": 0}, {}, "waiting"),
     ({"fail_parent_on_failure": True}, {"fpof": True}, {}, "waiting"),
-    ({"continue_parent_on_failure": True, "fail_parent_on_failure": False}, {"cpof": True, "fpof": False}, {}, "waiting"),
+    (
+        {"continue_parent_on_failure": True, "fail_parent_on_failure": False},
+        {"cpof": True, "fpof": False},
+        {},
+        "waiting",
+    ),
     ({"ignore_dependency_on_failure": True}, {"idof": True}, {}, "waiting"),
     ({"remove_dependency_on_failure": False}, {"rdof": False}, {}, "waiting"),
     ({"telemetry": {"metadata": "00-ab", "omit_context": True}}, {"tm": "00-ab", "omc": True}, {}, "waiting"),

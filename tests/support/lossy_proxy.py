@@ -1,4 +1,4 @@
-"""A server that is reached through a proxy which loses one script call, or the reply to one, and with it the connection."""
+"""A way to a server on which one script call, or the reply to one, is lost for certain, and the connection with it."""
 
 from __future__ import annotations
 

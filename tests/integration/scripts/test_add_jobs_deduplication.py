@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Final
 
 import pytest
 
 from tests.integration.scripts.commands import (
     CODES,
-    LONG_MS,
     NOW,
     SLOT,
-    TOKEN,
     End,
     Expiring,
     NewJob,
@@ -19,7 +18,7 @@ from tests.integration.scripts.commands import (
     event,
     stored,
 )
-from tests.support.deduplication import MODES, OWNER_BORN, OWNER_DELAY, STATES, TTL_MS, own, window
+from tests.support.deduplication import MODES, OWNER_BORN, STATES, TTL_MS, own, window
 
 # What an add does and what window it leaves, where the owner's had no end of its own / where it had one. The job is
 # "added" where nobody owns the id, also where its owner is gone ("recovered") or gives way ("replaced"); else it is
@@ -43,7 +42,7 @@ reschedule, sliding      added new   down new/new     moved new/new       down n
 reschedule, replace      added open  silent open/old  replaced open/open  silent open/old  recovered open  silent old
 """
 WIDTHS: Final = (25, 12, 17, 20, 17, 16, 12)
-# Left behind by an owner of long ago; whoever claims the id anew finds it, and it must not come back with the new owner.
+# Kept for an owner of long ago, and still there.
 EARLIER: Final = {"name": "earlier", "data": "0", "opts": "{}", "jid": "e"}
 JOB: Final = NewJob(1, "", "new", "[1]", '{"attempts":0}', NOW + 7, 1000)
 DUE: Final = (NOW + 1007) * SLOT
@@ -55,7 +54,7 @@ def rows() -> dict[str, dict[str, str]]:
 
     def cells(line: str) -> list[str]:
         ends = [sum(WIDTHS[:n]) for n in range(len(WIDTHS) + 1)]
-        return [line[start:end].strip() for start, end in zip(ends, ends[1:], strict=False)]
+        return [line[start:end].strip() for start, end in itertools.pairwise(ends)]
 
     head, *body = (cells(line) for line in TABLE.strip().splitlines())
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in body}
@@ -144,7 +143,8 @@ def test_an_owner_moved_to_a_moment_queues_behind_those_of_that_moment(mail: Que
     mail.add(NewJob(delay=5000, more=rule({})), NewJob(delay=900), NewJob(delay=900))
     mail.redis.set(mail.key("id"), 4)
     mail.add_jobs(NewJob(4, delay=900, more=rule({"reschedule": True})))
-    assert mail.snapshot()["delayed"].value == {"2": (NOW + 900) * SLOT, "3": (NOW + 900) * SLOT + 1, "1": (NOW + 900) * SLOT + 2}
+    first = (NOW + 900) * SLOT
+    assert mail.snapshot()["delayed"].value == {"2": first, "3": first + 1, "1": first + 2}
 
 
 @pytest.mark.parametrize("to", [{}, {"priority": 4}, {"lifo": "1"}])

@@ -154,7 +154,9 @@ def test_a_result_may_be_the_last_that_a_parent_waits_for(
     mail.redis.delete(boss.key("p:dependencies"))
     boss.put("p", parent)
     _, changed = mail.add_jobs(NewJob(1, "x", timestamp=NOW + 77, more=link(boss)))
-    moved = event("delayed", "p", delay=str(NOW + 577)) if "delay" in parent else event("waiting", "p", prev="waiting-children")
+    moved = event("waiting", "p", prev="waiting-children")
+    if "delay" in parent:
+        moved = event("delayed", "p", delay=str(NOW + 577))
     assert changed == {
         **{"x": fields(link(boss)), "boss:p:processed": {mail.key("x"): "[1]"}, "boss:waiting-children": None},
         **{"events": [event("duplicated", "x")], "boss:events": [moved]},
@@ -194,7 +196,7 @@ def test_what_is_no_job_can_be_no_child(mail: Queue, boss: Queue) -> None:
     assert "boss:p:dependencies" not in changed
 
 
-# --- many at once, and sent again ---------------------------------------------------------------------------------------
+# --- many at once, and sent again -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("parent", [{}, {"priority": 2}, {"delay": 40}], ids=str)
