@@ -69,7 +69,8 @@ async def test_a_job_whose_own_id_is_taken_says_so(queue: Any) -> None:
 
 async def test_the_jobs_of_a_bulk_see_each_other(queue: Any) -> None:
     ids = ["K", "L", "K", None, "L", None]
-    jobs = await done(queue.add_bulk([("n", n, {"deduplication": {"id": i} if i else None}) for n, i in enumerate(ids)]))
+    rules = [{"deduplication": {"id": id} if id else None} for id in ids]
+    jobs = await done(queue.add_bulk([("n", n, rule) for n, rule in enumerate(rules)]))
     assert [job.is_duplicate for job in jobs] == [False, False, True, False, True, False]
     assert (jobs[2].id, jobs[4].id) == (jobs[0].id, jobs[1].id)
     assert len({job.id for job in jobs}) == 4
