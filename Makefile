@@ -27,6 +27,7 @@ lint: $(BIN)/.ready ## check formats, lints, types, and what is generated
 	$(BIN)/python tools/make_sync.py --check
 	$(BIN)/ruff check .
 	$(BIN)/mypy python/toromq examples tools
+	$(BIN)/pyright
 
 test: build ## run every test
 	cargo test --workspace --quiet

@@ -25,7 +25,7 @@ RULES = (
     (r"\basyncio\b", "threading"),
     (r"(from toromq\._bridge import .*)\bport\b", r"\1blocking_port as port"),
     (r"from toromq\.(job|queue|queue_getters|queue_limits) import", r"from toromq.sync.\1 import"),
-    (r"= sync\.(Job|Queue)\b", r"= \1"),
+    (r"(?<!\.)\bsync\.(Job|Queue)\b", r"\1"),
     (r"`async with worker`, `worker\.run\(\)`", "`with worker`, `worker.run()`"),
 )
 

@@ -116,12 +116,12 @@ class Port:
             raise
         return await future
 
-    def attach(self, receiver: Callable[[Any], None], start: Callable[[Any, int], Any]) -> tuple[int, Any]:
-        """Start something that keeps sending; give its ticket and what `start` returned."""
+    def attach(self, receiver: Callable[[Any], None], start: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
+        """Start something that keeps sending, by `start(port, ticket, *arguments)`; give the ticket and its answer."""
         ticket = next(_tickets)
         self._receivers[ticket] = receiver
         try:
-            return ticket, start(self._port, ticket)
+            return ticket, start(self._port, ticket, *arguments)
         except BaseException:
             del self._receivers[ticket]
             raise
@@ -165,11 +165,11 @@ class BlockingPort:
                     raise value
                 return value
 
-    def attach(self, receiver: Callable[[Any], None], start: Callable[[Any, int], Any]) -> tuple[int, Any]:
-        """Start something that keeps sending, to a thread of its own; give its ticket and what `start` returned."""
+    def attach(self, receiver: Callable[[Any], None], start: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
+        """The same for a thread of its own, which `receiver` is called in."""
         port = make(_native.Port, True)
         ticket = next(_tickets)
-        started = start(port, ticket)
+        started = start(port, ticket, *arguments)
         _received[ticket] = port
 
         def receive() -> None:

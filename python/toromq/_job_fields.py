@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 from toromq._bridge import NativeWorker, from_json, to_json
 from toromq._cancellation import Cancellation
+from toromq._guards import is_mapping
 from toromq.errors import ConfigurationError, JobCancelledError, SerializationError
 
 if TYPE_CHECKING:
@@ -120,8 +121,15 @@ class JobFields(Generic[DataT, ResultT]):
 
     @property
     def data(self) -> DataT:
-        """What the job was added with."""
-        return cast(DataT, self._json("data", {}))
+        """What the job was added with.
+
+        Raises:
+            SerializationError: what is stored is no JSON, or not what the queue's `data_type` says.
+        """
+        if "data" not in self._decoded:
+            stored = self._fields.get("data", b"{}")
+            self._decoded["data"] = self._queue._data_type.decode(stored, f"job {self.id}: the stored data")
+        return cast(DataT, self._decoded["data"])
 
     @property
     def opts(self) -> dict[str, Any]:
@@ -150,8 +158,17 @@ class JobFields(Generic[DataT, ResultT]):
 
     @property
     def returnvalue(self) -> ResultT | None:
-        """What its processor returned."""
-        return cast("ResultT | None", self._json("returnvalue", None))
+        """What its processor returned; None before.
+
+        Raises:
+            SerializationError: what is stored is no JSON, or not what the queue's `result_type` says.
+        """
+        if "returnvalue" not in self._decoded:
+            stored = self._fields.get("returnvalue", b"null")
+            place = f"job {self.id}: the stored returnvalue"
+            nothing = stored == b"null"
+            self._decoded["returnvalue"] = None if nothing else self._queue._result_type.decode(stored, place)
+        return cast("ResultT | None", self._decoded["returnvalue"])
 
     @property
     def failed_reason(self) -> str | None:
@@ -252,7 +269,7 @@ class JobFields(Generic[DataT, ResultT]):
 
 def stored_of(given: Any, job_id: str | None) -> Stored:
     """What a job is made from, of its hash as a dict; its id stands beside, or in the dict."""
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         raise ConfigurationError(f"stored: got {given!r}; allowed is what job.as_json() gives")
     fields: dict[str, bytes] = {}
     for name, value in given.items():

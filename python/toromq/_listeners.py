@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, overload
 
 from toromq.errors import ConfigurationError
 
@@ -33,7 +33,11 @@ class Listeners:
         self._listeners: dict[str, list[Listener]] = {}
         self._logged: dict[str, float] = {}
 
-    def on(self, event: str, listener: ListenerT | None = None) -> Any:
+    @overload
+    def on(self, event: str, listener: ListenerT) -> ListenerT: ...
+    @overload
+    def on(self, event: str, listener: None = None) -> Callable[[ListenerT], ListenerT]: ...
+    def on(self, event: str, listener: Any = None) -> Any:
         """Call `listener` at an event; without one, a decorator. The class says which events there are.
 
         Raises:
@@ -44,7 +48,11 @@ class Listeners:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigurationError(f"event: got {event!r}; allowed are {', '.join(sorted(self.EVENTS))}{hint}")
         if listener is None:
-            return lambda listener: self.on(event, listener)
+
+            def decorator(listener: ListenerT) -> ListenerT:
+                return self.on(event, listener)
+
+            return decorator
         self._check_listener(listener)
         self._listeners.setdefault(event, []).append(listener)
         return listener
@@ -87,7 +95,7 @@ class Listeners:
             if event == "error":
                 self._log_error(str(arguments[0]))
             return []
-        answers = []
+        answers: list[Any] = []
         for listener in list(listeners):
             try:
                 answers.append(listener(*arguments))

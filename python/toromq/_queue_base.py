@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from toromq._bridge import NativeQueue, make, version
 from toromq._job_fields import DataT, JobFields, ResultT
 from toromq._listeners import Listeners
+from toromq._payload import payload_type
 from toromq.connection import Connection, connection_of
 from toromq.errors import ConfigurationError
 from toromq.options import JobOptions, check_prefix, check_queue_name, packed, text, whole, with_hints
+
+if TYPE_CHECKING:
+    from toromq.types import Adapter
+
 
 
 class QueueBase(Listeners, Generic[DataT, ResultT]):
@@ -29,6 +34,8 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
         prefix: str = "bull",
         default_job_options: JobOptions | None = None,
         max_len_events: int | None = None,
+        data_type: type[DataT] | Adapter | None = None,
+        result_type: type[ResultT] | Adapter | None = None,
     ) -> None:
         """See Queue."""
         self.name = check_queue_name(name)
@@ -38,6 +45,8 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
             raise ConfigurationError(f"default_job_options: got {default_job_options!r}; allowed are options of a job")
         self.default_job_options: JobOptions = default_job_options or {}
         packed("check", b"{}", {}, self.default_job_options, "default_job_options.")
+        self._data_type = payload_type("data_type", data_type)
+        self._result_type = payload_type("result_type", result_type)
         self._connection = connection_of(connection)
         self._owns_connection = self._connection is not connection
         self._max_events = None if max_len_events is None else whole("max_len_events", max_len_events, 0)

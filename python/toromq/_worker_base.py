@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import json
 import math
@@ -11,12 +12,12 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Any, ClassVar, Final, Generic, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, cast
 
 from toromq import _bridge
-from toromq._bridge import to_json
 from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
 from toromq._failure import HOPELESS, failure_of
+from toromq._guards import is_mapping, is_tuple
 from toromq._job_fields import DataT, JobFields, ResultT, Run, Stored
 from toromq._listeners import Listeners
 from toromq.connection import Connection, connection_of
@@ -44,6 +45,9 @@ from toromq.options import (
     whole,
     with_hints,
 )
+
+if TYPE_CHECKING:
+    from toromq.types import Adapter
 
 # What a processor raises to say where its job goes.
 STEERING: Final = (DelayedError, RateLimitError, WaitingChildrenError, WaitingError)
@@ -87,6 +91,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         remove_on_complete: bool | int | KeepJobs | None = None,
         remove_on_fail: bool | int | KeepJobs | None = None,
         backoff_strategy: Callable[..., Any] | None = None,
+        data_type: type[DataT] | Adapter | None = None,
+        result_type: type[ResultT] | Adapter | None = None,
     ) -> None:
         """See Worker."""
         self.queue_name = check_queue_name(queue_name)
@@ -126,10 +132,17 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             "paused": False,
         }
         self._backoff_strategy = backoff_strategy
-        self._queue = self._queue_type(queue_name, connection=self._connection, prefix=prefix)
+        of_queue = {
+            "connection": self._connection,
+            "prefix": prefix,
+            "data_type": data_type,
+            "result_type": result_type,
+        }
+        self._queue = self._queue_type(queue_name, **of_queue)
         self._blocking_queue = self._queue
         if self._blocking_queue_type is not self._queue_type:
-            self._blocking_queue = self._blocking_queue_type(queue_name, connection=self._connection, prefix=prefix)
+            self._blocking_queue = self._blocking_queue_type(queue_name, **of_queue)
+        self._has_data_type = data_type is not None
         for queue in (self._queue, self._blocking_queue):
             queue._on_progress = self._progressed
         self._hand: _bridge.NativeByHand | None = None
@@ -174,9 +187,12 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         self._context = contextvars.copy_context()
         self._ticket, native = port.attach(
             self._receive,
-            lambda *receiver: _bridge.make(
-                _bridge.NativeWorker, *receiver, connection, self._prefix, self.queue_name, self._options, threads
-            ),
+            functools.partial(_bridge.make, _bridge.NativeWorker),
+            connection,
+            self._prefix,
+            self.queue_name,
+            self._options,
+            threads,
         )
         self._native = native
         _bridge.live_workers.add(self)
@@ -363,12 +379,17 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if isinstance(error, HOPELESS):
             return None
         backoff = job.opts.get("backoff")
-        kind = backoff.get("type") if isinstance(backoff, dict) else backoff if isinstance(backoff, str) else None
+        kind = backoff.get("type") if is_mapping(backoff) else backoff if isinstance(backoff, str) else None
         if kind is None or kind in _BUILT_IN_BACKOFFS:
             return None
         if self._backoff_strategy is None:
             raise ConfigurationError(f"job {job.id} wants backoff {kind!r}, but the worker has no backoff_strategy")
         return self._backoff_strategy(job.attempts_made + 1, kind, error, job)
+
+    def _check_data(self, job: JobFields[Any, Any]) -> None:
+        """Refuse a job whose data is not of the worker's type, before its processor sees it."""
+        if self._has_data_type:
+            _ = job.data
 
     def _progressed(self, job: JobFields[Any, Any], progress: Any) -> None:
         if self._listeners.get("progress"):
@@ -406,8 +427,9 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._tell("active", self._for_listener(job))
         try:
             self._begin_run(job)
+            self._check_data(job)
             result = self._context.copy().run(self._processor, job)
-            text = to_json(result, "returnvalue")
+            text = self._queue._result_type.encode(result, "returnvalue")
         except BaseException as error:
             self._raised(native, job, error)
         else:
@@ -474,7 +496,7 @@ def _reason(given: Any) -> str:
 def _limit(limiter: Any) -> tuple[int, int] | None:
     if limiter is None:
         return None
-    if not isinstance(limiter, tuple) or len(limiter) != 2:
+    if not is_tuple(limiter) or len(limiter) != 2:
         raise ConfigurationError(f"limiter: got {limiter!r}; allowed is RateLimit(max, duration)")
     return whole("limiter.max", limiter[0], 1), max(1, milliseconds("limiter.duration", limiter[1]))
 

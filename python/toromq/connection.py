@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
 
 from toromq._bridge import NativeConnection, make
@@ -204,9 +205,12 @@ def parts_of_url(url: str) -> dict[str, Any]:
 def _path(name: str, file: Any) -> str | None:
     if file is None:
         return None
-    if not isinstance(file, str | os.PathLike) or not isinstance(os.fspath(file), str):
+    path: object = None
+    with contextlib.suppress(TypeError):
+        path = cast(object, os.fspath(file))
+    if not isinstance(path, str):
         raise ConfigurationError(f"{name}: got {type(file).__name__}; allowed is a text or a pathlib.Path")
-    return os.fspath(file)
+    return path
 
 
 def _pem(name: str, file: Any, content: bytes) -> bytes | None:
@@ -229,8 +233,8 @@ def _check_certificates(ca_file: Any, cert_file: Any, key_file: Any) -> None:
     import ssl  # Only those who have files to check pay for it.
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    name = "ca_file"
     try:
-        name = "ca_file"
         if ca_file is not None:
             context.load_verify_locations(cafile=ca_file)
         name = "cert_file and key_file"

@@ -97,7 +97,7 @@ class Job(JobFields[DataT, ResultT]):
         Raises:
             JobNotFoundError: it was removed.
         """
-        stored = to_json(data, "data")
+        stored = self._queue._data_type.encode(data, "data")
         await port().call(self._queue._native().update_data, self.id, stored)
         self._set(data=stored)
 
@@ -354,7 +354,8 @@ class Job(JobFields[DataT, ResultT]):
         Raises:
             LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
         """
-        return await self._finish(token, fetch_next, to_json(returnvalue, "returnvalue"), None, None, False)
+        stored = self._queue._result_type.encode(returnvalue, "returnvalue")
+        return await self._finish(token, fetch_next, stored, None, None, False)
 
     async def move_to_failed(self, error: BaseException, token: str, fetch_next: bool = True) -> Any:
         """Fail a job that was fetched by hand; it is tried again if it has attempts left.

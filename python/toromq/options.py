@@ -12,6 +12,7 @@ from inspect import signature
 from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec, Required, TypedDict, TypeVar, get_args
 
 from toromq._bridge import to_json
+from toromq._guards import is_mapping
 from toromq._job_fields import JobFields
 from toromq.errors import ConfigurationError, SerializationError
 
@@ -445,7 +446,7 @@ def keep_policy(name: str, value: Any) -> bool | int | dict[str, Any]:
         return value
     if isinstance(value, int):
         return whole(name, value, 0)
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         refuse_unknown(value, KeepJobs.__annotations__, name)
         return {key: whole(f"{name}.{key}", item, 0) for key, item in value.items() if item is not None}
     raise ConfigurationError(f"{name}: got {value!r}; allowed is a bool, a number of jobs, or age, count and limit")
@@ -559,7 +560,7 @@ def _store_telemetry(given: Any, stored: dict[str, Any]) -> None:
 
 
 def _stored_backoff(given: Any) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         if not isinstance(given, int | float | timedelta) or isinstance(given, bool):
             raise ConfigurationError(
                 f"backoff: got {given!r}; allowed is a timedelta or milliseconds, or Backoff.fixed(...), "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self, Unpack
 
 from toromq._bridge import port, to_json
+from toromq._guards import is_mapping
 from toromq._job_fields import DataT, ResultT
 from toromq.errors import ConfigurationError, not_all_added
 from toromq.job import Job
@@ -40,6 +41,10 @@ class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
         prefix: what its keys begin with.
         default_job_options: options for every job that does not give its own.
         max_len_events: about how many events to keep; default: what the queue has, or 10,000.
+        data_type: what a job's data is: a pydantic model or TypeAdapter, a msgspec Struct, or a dataclass. `add` takes
+            one, or what one can be made from, and refuses what is not valid; `job.data` gives one. Stored is JSON, by
+            the names that the type gives its fields.
+        result_type: the same for `job.returnvalue`.
 
     Events, for `on`, of what is done through this object. Listeners get: waiting (job that was added), progress (job
     id, progress), removed (job id), cleaned (ids, state); paused and resumed nothing.
@@ -85,13 +90,13 @@ class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
         one that is there, and its `is_duplicate` is True.
 
         Raises:
-            SerializationError: `data` is not JSON; the message gives the path.
+            SerializationError: `data` is not JSON, or not what `data_type` says; the message gives the path.
             ConfigurationError: an option is not allowed.
             ParentNotFoundError: its parent does not exist.
             ParentConflictError: its `job_id` is that of another parent's child.
             RedisConnectionError: Redis stayed away for the connection's `command_timeout`.
         """
-        stored = b"{}" if isinstance(data, Missing) else to_json(data, "data")
+        stored = b"{}" if isinstance(data, Missing) else self._data_type.encode(data, "data")
         job = packed(name, stored, options, self.default_job_options)
         (added,) = await port().call(self._native().add, [job])
         if isinstance(added, Exception):
@@ -99,7 +104,7 @@ class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
         return self._added(added, job)
 
     async def add_bulk(
-        self, jobs: Iterable[tuple[str, DataT] | tuple[str, DataT, Mapping[str, Any]]]
+        self, jobs: Iterable[tuple[str, DataT] | tuple[str, DataT, JobOptions]]
     ) -> list[Job[DataT, ResultT]]:
         """Add many jobs: (name, data) or (name, data, options) each. One that is refused leaves all of them unsent.
 
@@ -112,14 +117,14 @@ class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
         """
         if not isinstance(jobs, Iterable):
             raise ConfigurationError(f"jobs: got {jobs!r}; allowed is a list of (name, data) or (name, data, options)")
-        entries = []
+        entries: list[tuple[Any, ...]] = []
         for n, job in enumerate(jobs):
             if not isinstance(job, tuple | list) or len(job) not in (2, 3):
                 raise ConfigurationError(f"jobs[{n}]: got {job!r}; allowed is (name, data) or (name, data, options)")
-            options = job[2] if len(job) == 3 else {}
-            if not isinstance(options, Mapping):
+            options: Any = job[2] if len(job) == 3 else {}
+            if not is_mapping(options):
                 raise ConfigurationError(f"jobs[{n}]: got {options!r} for its options; allowed is a dict of them")
-            data = to_json(job[1], f"jobs[{n}].data")
+            data = self._data_type.encode(job[1], f"jobs[{n}].data")
             entries.append(packed(job[0], data, options, self.default_job_options, f"jobs[{n}]."))
         if not entries:
             return []

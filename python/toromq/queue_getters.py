@@ -161,7 +161,7 @@ class QueueGetters(QueueBase[DataT, ResultT], AsyncListeners):
 
     async def is_paused(self) -> bool:
         """Whether the queue is paused, for the workers of every client."""
-        return (await self.get_meta())["paused"]
+        return (await self.get_meta()).get("paused", False)
 
     async def get_meta(self) -> QueueMeta:
         """The queue's settings."""

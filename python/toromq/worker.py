@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from toromq import sync
-from toromq._bridge import NativeWorker, is_receiving, port, to_json
+from toromq._bridge import NativeWorker, is_receiving, port
 from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
 from toromq._job_fields import DataT, ResultT, Run, Stored
 from toromq._listeners import AsyncListeners
@@ -18,6 +19,9 @@ from toromq._worker_base import STEERING, WorkerBase, as_delay, is_handed_back, 
 from toromq.errors import JobCancelledError, ToroError
 from toromq.job import Job, by_hand
 from toromq.queue import Queue
+
+if TYPE_CHECKING:
+    from toromq.types import WorkerOptions
 
 
 class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
@@ -43,6 +47,8 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
         maximum_rate_limit_delay: longest sleep under a rate limit, in milliseconds.
         remove_on_complete: keep policy for jobs that have none: True, a number of jobs, or age, count and limit.
         remove_on_fail: the same for failed jobs.
+        data_type: what a job's data is, as for Queue: a job with other data fails before the processor sees it.
+        result_type: what the processor returns, as for Queue.
         backoff_strategy: for backoff types of your own: (attempt, type, error, job) to milliseconds, -1 for no retry.
             May be async.
 
@@ -55,6 +61,19 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
     Raises:
         ConfigurationError: an option is not allowed.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            queue_name: str,
+            processor: Callable[[sync.Job[DataT, ResultT]], ResultT]
+            | Callable[[Job[DataT, ResultT]], Awaitable[ResultT]]  # async only
+            | None = None,
+            /,
+            **options: Unpack[WorkerOptions],
+        ) -> None:
+            """See the class."""
 
     _job_type = Job
     _queue_type = Queue
@@ -232,8 +251,9 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
         try:
             try:
                 self._begin_run(job)
+                self._check_data(job)
                 result = await self._processor(job)
-                text = to_json(result, "returnvalue")
+                text = self._queue._result_type.encode(result, "returnvalue")
             except BaseException as error:
                 await self._run_raised(native, job, error)
             else:

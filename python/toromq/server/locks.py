@@ -18,12 +18,12 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 
 @contextlib.contextmanager
-def start_lock(directory: Path, deadline: float) -> Iterator[None]:
+def start_lock(directory: Path, deadline: float) -> Generator[None]:
     """Be the only process that starts or stops the server of a directory."""
     path = directory / START_LOCK
     while True:

@@ -17,7 +17,7 @@ from toromq.errors import ConfigurationError
 from toromq.server.files import PID_FILE, USERS_LOCK, is_same_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 
@@ -95,7 +95,7 @@ def close_file(fd: int) -> None:
 
 
 @contextlib.contextmanager
-def opened(path: Path, flags: int = os.O_RDWR) -> Iterator[int]:
+def opened(path: Path, flags: int = os.O_RDWR) -> Generator[int]:
     """Open a lock file for as long as the block runs."""
     fd = open_file(path, flags)
     try:

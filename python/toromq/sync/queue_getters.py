@@ -163,7 +163,7 @@ class QueueGetters(QueueBase[DataT, ResultT], Listeners):
 
     def is_paused(self) -> bool:
         """Whether the queue is paused, for the workers of every client."""
-        return (self.get_meta())["paused"]
+        return (self.get_meta()).get("paused", False)
 
     def get_meta(self) -> QueueMeta:
         """The queue's settings."""

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from toromq._bridge import blocking_port as port
 from toromq._bridge import is_receiving
@@ -14,6 +15,9 @@ from toromq._listeners import Listeners
 from toromq._worker_base import WorkerBase
 from toromq.sync.job import Job, by_hand
 from toromq.sync.queue import Queue
+
+if TYPE_CHECKING:
+    from toromq.types import WorkerOptions
 
 
 class Worker(WorkerBase[DataT, ResultT], Listeners):
@@ -39,6 +43,8 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
         maximum_rate_limit_delay: longest sleep under a rate limit, in milliseconds.
         remove_on_complete: keep policy for jobs that have none: True, a number of jobs, or age, count and limit.
         remove_on_fail: the same for failed jobs.
+        data_type: what a job's data is, as for Queue: a job with other data fails before the processor sees it.
+        result_type: what the processor returns, as for Queue.
         backoff_strategy: for backoff types of your own: (attempt, type, error, job) to milliseconds, -1 for no retry.
             May be async.
 
@@ -51,6 +57,18 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
     Raises:
         ConfigurationError: an option is not allowed.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            queue_name: str,
+            processor: Callable[[Job[DataT, ResultT]], ResultT]
+            | None = None,
+            /,
+            **options: Unpack[WorkerOptions],
+        ) -> None:
+            """See the class."""
 
     _job_type = Job
     _queue_type = Queue

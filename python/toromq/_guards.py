@@ -1,0 +1,21 @@
+"""What kind a value is, for type checkers too: after `isinstance` they take the items of a mapping for unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeGuard
+
+
+def is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether it is a dict or like one."""
+    return isinstance(value, Mapping)
+
+
+def is_tuple(value: Any) -> TypeGuard[tuple[Any, ...]]:
+    """Whether it is a tuple, named or not."""
+    return isinstance(value, tuple)
+
+
+def is_collection(value: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether it is what JSON has a list for."""
+    return isinstance(value, list | tuple | set | frozenset)

@@ -1,0 +1,81 @@
+"""What type checkers must accept, and what they must make of it. Checked, never run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TypedDict, assert_type
+
+from toromq import Backoff, Connection, Job, JobState, Queue, RateLimit, Worker, sync
+from toromq.types import QueueOptions, WorkerOptions
+
+
+class EmailJob(TypedDict):
+    to: str
+
+
+class EmailResult(TypedDict):
+    sent: bool
+
+
+@dataclass
+class Order:
+    number: int
+
+
+async def send(job: Job[EmailJob, EmailResult]) -> EmailResult:
+    assert_type(job.data, EmailJob)
+    assert_type(job.returnvalue, EmailResult | None)
+    await job.update_progress(10)
+    return {"sent": job.data["to"] != ""}
+
+
+def send_in_a_thread(job: sync.Job[EmailJob, EmailResult]) -> EmailResult:
+    job.log("sending")
+    return {"sent": True}
+
+
+async def asynchronous() -> None:
+    emails: Queue[EmailJob, EmailResult] = Queue("emails", connection=Connection("redis://localhost"))
+    job = await emails.add("welcome", {"to": "user@example.com"}, attempts=5, backoff=Backoff.exponential(1000))
+    assert_type(job, Job[EmailJob, EmailResult])
+    await emails.add("later", {"to": "x"}, delay=timedelta(seconds=5), remove_on_complete=True)
+    await emails.add("then", {"to": "x"}, run_at=datetime(2035, 7, 3, tzinfo=UTC), remove_on_fail={"count": 5})
+    many: list[tuple[str, EmailJob]] = [("a", {"to": "x"}), ("b", {"to": "y"})]
+    await emails.add_bulk(many)
+    await emails.add_bulk([("a", {"to": "x"}, {"priority": 3})])
+    found = await emails.get_job("1")
+    assert_type(found, Job[EmailJob, EmailResult] | None)
+    assert_type(await emails.get_failed(), list[Job[EmailJob, EmailResult]])
+    assert_type(await job.get_state(), JobState)
+    async for each in emails.iter_jobs("completed"):
+        assert_type(each.data, EmailJob)
+
+    worker = Worker("emails", send, concurrency=50, limiter=RateLimit(10, 1000), data_type=None)
+    assert_type(worker, Worker[EmailJob, EmailResult])
+    assert_type(Worker("emails", send_in_a_thread), Worker[EmailJob, EmailResult])
+
+    @worker.on("completed")
+    async def done(job: Job[EmailJob, EmailResult], result: EmailResult) -> None:
+        print(job.id, result["sent"])
+
+    worker.off("completed", done)
+    options: WorkerOptions = {"concurrency": 4, "lock_duration": timedelta(seconds=30)}
+    async with Worker("emails", send, **options) as running:
+        await running.close()
+    orders = Queue("orders", data_type=Order)
+    await orders.add("order", Order(7))
+    assert_type((await orders.get_waiting())[0].data, Order)
+    untyped: Queue = Queue("anything")
+    await untyped.add("x", {"whatever": [1, 2, None]})
+
+
+def blocking() -> None:
+    of_queue: QueueOptions = {"prefix": "bull", "max_len_events": 100}
+    emails: sync.Queue[EmailJob, EmailResult] = sync.Queue("emails", **of_queue)
+    job = emails.add("welcome", {"to": "user@example.com"})
+    assert_type(job, sync.Job[EmailJob, EmailResult])
+    assert_type(emails.get_job_counts(), dict[str, int])
+    for each in emails.iter_jobs():
+        assert_type(each.data, EmailJob)
+    assert_type(sync.Worker("emails", send_in_a_thread), sync.Worker[EmailJob, EmailResult])

@@ -1,0 +1,46 @@
+"""What type checkers must refuse: each line marked so, and no other. Checked, never run."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from toromq import Job, Queue, Worker, sync
+
+
+class EmailJob(TypedDict):
+    to: str
+
+
+async def send(job: Job[EmailJob, int]) -> str:
+    await job.update_data({"to": 1})  # refused
+    return "an int was promised"
+
+
+async def count(job: Job[EmailJob, int]) -> int:
+    return len(job.data["from"])  # refused
+
+
+async def asynchronous() -> None:
+    emails: Queue[EmailJob, int] = Queue("emails")
+    await emails.add("welcome", {"to": 1})  # refused
+    await emails.add("welcome", {"to": "x"}, attempt=5)  # refused
+    await emails.add("welcome", {"to": "x"}, attempts="five")  # refused
+    await emails.add("welcome", {"to": "x"}, backoff={"kind": "fixed"})  # refused
+    await emails.add(1, {"to": "x"})  # refused
+    await emails.get_job(1)  # refused
+    await emails.clean("1 hour")  # refused
+    await emails.clean(0, type="done")  # refused
+    await emails.retry_jobs(state="delayed")  # refused
+    Queue("emails", prefixes="bull")  # refused
+    Worker("emails", send)  # refused
+    Worker("emails", count, concurency=5)  # refused
+    Worker("emails", count, concurrency="5")  # refused
+    job = await emails.add("welcome", {"to": "x"})
+    job.returnvalue.upper()  # refused
+    await job.change_priority(lifo=1.5)  # refused
+
+
+def blocking() -> None:
+    emails: sync.Queue[EmailJob, int] = sync.Queue("emails")
+    emails.add("welcome", {"to": None})  # refused
+    sync.Worker("emails", count)  # refused
