@@ -70,8 +70,8 @@ def payload_type(option: str, given: Any) -> PayloadType:
 
 
 def _dump_model(value: Any) -> bytes:
-    # By the names that the model reads it back under, which are those that other clients see.
-    return cast(str, value.model_dump_json(by_alias=True)).encode()
+    # By the names that the model reads it back under. What is wrong in it is said when it is read back.
+    return cast(str, value.model_dump_json(by_alias=True, warnings=False)).encode()
 
 
 class _Pydantic:

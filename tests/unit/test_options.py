@@ -529,6 +529,8 @@ BAD_WORKER_OPTIONS: list[Any] = [
     ({"remove_on_fail": {"count": None, "limit": -1}}, f"remove_on_fail.limit: got -1; {WHOLE}"),
     ({"backoff_strategy": 5}, "backoff_strategy: got 5; allowed is a function"),
     ({"backoff_strategy": "exponential"}, "backoff_strategy: got 'exponential'; allowed is a function"),
+    ({"data_type": dict}, "data_type: got <class 'dict'>; allowed are a pydantic model"),
+    ({"result_type": 5}, "result_type: got 5; allowed are a pydantic model"),
     ({"connection": 5}, "connection: got int; allowed is a URL or a toromq.Connection"),
     ({"prefix": 5}, "prefix: got 5"),
     ({"name": "\ud800"}, "name: got"),
