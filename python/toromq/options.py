@@ -268,7 +268,7 @@ class Deduplication:
 
 
 def _deduplication(given: Any) -> DeduplicationOptions:
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         raise ConfigurationError(
             f"deduplication: got {given!r}; allowed is Deduplication.simple(id) or another of its kinds, "
             "or a dict with an id"
@@ -535,7 +535,7 @@ def _stored_deduplication(given: Any, stored: dict[str, Any]) -> tuple[Any, ...]
 def _stored_parent(given: Any, policy: str, stored: dict[str, Any]) -> tuple[str, bytes]:
     if isinstance(given, JobFields):
         given = {"id": given.id, "queue": f"{given._queue.prefix}:{given._queue.name}"}
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         raise ConfigurationError(f"parent: got {given!r}; allowed is a job, or a dict with its id and queue")
     refuse_unknown(given, ParentOptions.__annotations__, "parent")
     parent = {name: text(f"parent.{name}", given.get(name, "")) for name in ("id", "queue")}
@@ -550,7 +550,7 @@ def _stored_parent(given: Any, policy: str, stored: dict[str, Any]) -> tuple[str
 
 
 def _store_telemetry(given: Any, stored: dict[str, Any]) -> None:
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         raise ConfigurationError(f"telemetry: got {given!r}; allowed is a dict with metadata and omit_context")
     refuse_unknown(given, TelemetryOptions.__annotations__, "telemetry")
     if given.get("metadata") is not None:
