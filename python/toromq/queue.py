@@ -27,11 +27,11 @@ from toromq.options import (
     text,
     whole,
 )
-from toromq.queue_getters import QueueGetters
 from toromq.queue_limits import QueueLimits
+from toromq.queue_metrics import QueueFigures
 
 
-class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
+class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
     """A named set of jobs in Redis. Making one has no side effect; the first operation connects.
 
     Args:

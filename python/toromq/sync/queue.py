@@ -29,11 +29,11 @@ from toromq.options import (
     whole,
 )
 from toromq.sync.job import Job
-from toromq.sync.queue_getters import QueueGetters
 from toromq.sync.queue_limits import QueueLimits
+from toromq.sync.queue_metrics import QueueFigures
 
 
-class Queue(QueueGetters[DataT, ResultT], QueueLimits[DataT, ResultT]):
+class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
     """A named set of jobs in Redis. Making one has no side effect; the first operation connects.
 
     Args:

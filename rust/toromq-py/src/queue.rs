@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use toromq_core::{
     error::Result,
     keys::QueueKeys,
-    queue::{Deduplication, NewJob, Parent, Queue, RetryOptions},
+    queue::{Deduplication, NewJob, Parent, Queue, RetryOptions, Series},
 };
 
 use crate::{
@@ -34,6 +34,16 @@ impl NativeQueue {
         });
         Ok(())
     }
+}
+
+fn series(series: Series) -> Item {
+    let totals = [
+        series.count,
+        series.previous_time,
+        series.previous_count,
+        series.length,
+    ];
+    Item::Numbers(totals.into_iter().chain(series.points).collect())
 }
 
 fn nothing((): ()) -> Item {
@@ -137,6 +147,8 @@ operations! {
         => |limit| Item::Numbers(limit.into_iter().flat_map(|(max, duration)| [max, duration]).collect());
     set_rate_limit(duration: Option<u64>) = |queue| queue.set_rate_limit(duration) => Item::Flag;
     get_rate_limit_ttl(max: Option<i64>) = |queue| queue.get_rate_limit_ttl(max) => Item::Number;
+
+    get_metrics(target: String, start: i64, last: i64) = |queue| queue.get_metrics(&target, start, last) => series;
 }
 
 /// A job to add, as Python gives it.

@@ -5,6 +5,7 @@ mod deduplication;
 mod getters;
 mod jobs;
 mod limits;
+mod metrics;
 mod producer;
 
 use std::{
@@ -21,6 +22,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 pub use deduplication::Deduplication;
 pub use jobs::RetryOptions;
+pub use metrics::Series;
 pub use producer::{Added, NewJob, Parent};
 
 use crate::{

@@ -131,7 +131,11 @@ fn take_reply(
     let codes = reply.next().map(items).unwrap_or_default();
     let mut fetched = reply.next().map(items).unwrap_or_default().into_iter();
     let _drained = reply.next();
-    let bounced = reply.next().map_or(0, |limited| integer(&limited));
+    // A rate window is open for most jobs that are put back; only who ran into a limit waits for its end.
+    let bounced = match reply.next() {
+        Some(limited) if batch.iter().any(|entry| entry.limited) => integer(&limited),
+        _ => 0,
+    };
 
     let mut again = Vec::new();
     for (entry, code) in batch.iter().zip(&codes) {

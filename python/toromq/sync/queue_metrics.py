@@ -1,0 +1,40 @@
+# Made from ../queue_metrics.py by tools/make_sync.py; change that one.
+"""Figures of a queue that its workers count in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from toromq._bridge import blocking_port as port
+from toromq._job_fields import DataT, ResultT
+from toromq.metrics import MetricsMeta, MetricsType, QueueMetrics, check_labels, check_metrics_type, job_counts
+from toromq.options import whole
+from toromq.sync.queue_getters import QueueGetters
+
+
+class QueueFigures(QueueGetters[DataT, ResultT]):
+    """The part of a queue that tells how much was done."""
+
+    def get_metrics(self, type: MetricsType, start: int = 0, end: int = -1) -> QueueMetrics:
+        """How many jobs completed or failed in each minute, as counted by workers with the option `metrics`.
+
+        `start` and `end` are places in the series, from 0 for the newest point, both included; -1 is the oldest. A
+        minute's jobs become a point when the first job ends after it.
+        """
+        bounds = whole("start", start, -(2**53)), whole("end", end, -(2**53))
+        stored = port().call(self._native().get_metrics, check_metrics_type(type), *bounds)
+        count, prev_ts, prev_count, length, *points = stored
+        return QueueMetrics(MetricsMeta(count, prev_ts, prev_count), points, length)
+
+    def export_prometheus_metrics(self, global_labels: Mapping[str, str] | None = None) -> str:
+        """How many jobs are in each state, and how many ended, in the text format of Prometheus.
+
+        Names and format are those of BullMQ. The totals only count what workers with the option `metrics` did.
+        `global_labels` are added to every sample. What this process itself did is told by `toromq.metrics.render`.
+        """
+        labels = check_labels(global_labels, ("queue", "state"))
+        counts = self.get_job_counts()
+        completed = self.get_metrics("completed", 0, 0)
+        failed = self.get_metrics("failed", 0, 0)
+        totals = {"completed": completed.meta.count, "failed": failed.meta.count}
+        return job_counts(self.name, counts, totals, labels)
