@@ -24,8 +24,8 @@ RULES = (
     (r"__aexit__", "__exit__"),
     (r"\basyncio\b", "threading"),
     (r"(from toromq\._bridge import .*)\bport\b", r"\1blocking_port as port"),
-    (r"(?<!\.)\bsync\.(Job|Queue)\b", r"\1"),
     (r"from toromq\.(job|queue|queue_getters|queue_limits|queue_metrics) import", r"from toromq.sync.\1 import"),
+    (r"(?<!\.)\bsync\.(Job|Queue)\b", r"\1"),
     (r"`async with worker`, `worker\.run\(\)`", "`with worker`, `worker.run()`"),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from toromq.errors import ConfigurationError
 
@@ -58,14 +58,15 @@ def check_labels(given: Any, own: Iterable[str]) -> dict[str, str]:
         return {}
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"global_labels: got {given!r}; allowed is a dict of names and texts")
-    for name, value in given.items():
+    labels = cast("Mapping[Any, Any]", given)
+    for name, value in labels.items():
         if not isinstance(name, str) or not _LABEL.fullmatch(name):
             raise ConfigurationError(f"global_labels: got the name {name!r}; allowed are letters, digits and '_'")
         if name in own:
             raise ConfigurationError(f"global_labels: {name!r} is a label of the metrics themselves; choose another")
         if not isinstance(value, str):
             raise ConfigurationError(f"global_labels.{name}: got {value!r}; allowed is a text")
-    return dict(given)
+    return dict(labels)
 
 
 def sample(name: str, labels: Mapping[str, str], value: int | float) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 import toromq
 from tests.support.eventually import aeventually
-from toromq import ConfigurationError, RateLimit, RateLimitError, sync
+from toromq import ConfigurationError, RateLimit, RateLimitError, WaitingError, sync
 
 if TYPE_CHECKING:
     import redis as redis_py
@@ -290,6 +290,26 @@ async def test_a_limited_worker_sleeps_no_longer_than_it_may(
         await running.completed(1)
     assert len(processor.runs) == 4
     await toromq.Queue("q", **options).remove_rate_limit_key()  # type: ignore[arg-type]
+
+
+async def test_a_job_put_back_for_another_reason_waits_for_no_limit(
+    redisbox: RedisBox, redis: redis_py.Redis, prefix: str
+) -> None:
+    options: dict[str, Any] = {"connection": redisbox.url, "prefix": prefix}
+    queue: Any = toromq.Queue("q", **options)
+    await queue.add("n", 1)
+    starts: list[int] = []
+
+    async def processor(job: Any) -> None:
+        starts.append(job.attempts_started)
+        if job.attempts_started < 3:
+            raise WaitingError
+
+    # The window that its first start opens lasts longer than the test, and allows many more.
+    async with toromq.Worker("q", processor, limiter=RateLimit(100, _LONG), **options):
+        await aeventually(lambda: starts == [1, 2, 3])
+    await queue.remove_rate_limit_key()
+    await queue.close()
 
 
 @pytest.mark.parametrize("asleep", ["under the worker's own maximum", "under the queue's maximum"])
