@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from toromq.errors import ConfigurationError
 
@@ -58,7 +58,7 @@ def check_labels(given: Any, own: Iterable[str]) -> dict[str, str]:
         return {}
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"global_labels: got {given!r}; allowed is a dict of names and texts")
-    labels = cast("Mapping[Any, Any]", given)
+    labels: Mapping[Any, Any] = given
     for name, value in labels.items():
         if not isinstance(name, str) or not _LABEL.fullmatch(name):
             raise ConfigurationError(f"global_labels: got the name {name!r}; allowed are letters, digits and '_'")
