@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from toromq._guards import is_mapping
 from toromq.errors import ConfigurationError
 
 MetricsType = Literal["completed", "failed"]
@@ -56,17 +57,16 @@ def check_labels(given: Any, own: Iterable[str]) -> dict[str, str]:
     """Labels for every sample, beside those that the samples have of their own."""
     if given is None:
         return {}
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         raise ConfigurationError(f"global_labels: got {given!r}; allowed is a dict of names and texts")
-    labels: Mapping[Any, Any] = given
-    for name, value in labels.items():
+    for name, value in given.items():
         if not isinstance(name, str) or not _LABEL.fullmatch(name):
             raise ConfigurationError(f"global_labels: got the name {name!r}; allowed are letters, digits and '_'")
         if name in own:
             raise ConfigurationError(f"global_labels: {name!r} is a label of the metrics themselves; choose another")
         if not isinstance(value, str):
             raise ConfigurationError(f"global_labels.{name}: got {value!r}; allowed is a text")
-    return dict(labels)
+    return dict(given)
 
 
 def sample(name: str, labels: Mapping[str, str], value: int | float) -> str:
