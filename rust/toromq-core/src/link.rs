@@ -22,6 +22,9 @@ const PASSING: &[&str] = &[
     "UNBLOCKED",
 ];
 
+/// What a server says that wants a password to a long command of somebody who gave none.
+const UNAUTHENTICATED: &str = "unauthenticated";
+
 /// What helps against a refusal.
 const CURES: &[(&str, &str)] = &[
     (
@@ -99,7 +102,7 @@ fn advice(error: &RedisError) -> Option<(&'static str, &'static str)> {
     let text = error.to_string();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if error.kind() == ErrorKind::AuthenticationFailed
-        || says(&["WRONGPASS", "NOAUTH", "AUTH", "NOPERM"])
+        || says(&["WRONGPASS", "NOAUTH", "AUTH", "NOPERM", UNAUTHENTICATED])
     {
         Some((
             "refused the login",
@@ -264,7 +267,8 @@ impl Link {
     }
 
     async fn classify(&self, operation: &'static str, error: &RedisError, number: u64) -> Error {
-        if error.to_string().contains("NOAUTH") {
+        let said = error.to_string();
+        if said.contains("NOAUTH") || said.contains(UNAUTHENTICATED) {
             // No password was given, so the connection stood before anybody asked for one.
             self.forget(number).await;
             return self.unreachable(error);
