@@ -12,7 +12,7 @@ from toromq._listeners import Listeners
 from toromq._payload import payload_type
 from toromq.connection import Connection, connection_of
 from toromq.errors import ConfigurationError
-from toromq.options import JobOptions, check_prefix, check_queue_name, packed, text, whole, with_hints
+from toromq.options import JobOptions, check_prefix, check_queue_name, flag, packed, text, whole, with_hints
 
 if TYPE_CHECKING:
     from toromq.types import Adapter
@@ -34,6 +34,7 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
         prefix: str = "bull",
         default_job_options: JobOptions | None = None,
         max_len_events: int | None = None,
+        skip_metas_update: bool = False,
         data_type: type[DataT] | Adapter | None = None,
         result_type: type[ResultT] | Adapter | None = None,
     ) -> None:
@@ -50,6 +51,7 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
         self._connection = connection_of(connection)
         self._owns_connection = self._connection is not connection
         self._max_events = None if max_len_events is None else whole("max_len_events", max_len_events, 0)
+        self._skips_metas_update = flag("skip_metas_update", skip_metas_update)
         self._made: tuple[int, NativeQueue] | None = None
         self._on_progress: Callable[[JobFields[Any, Any], Any], None] | None = None
 
@@ -58,8 +60,9 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
         # A forked child must not use its parent's connection.
         if self._made is None or self._made[0] != pid:
             connection = self._connection._native()
-            writer = f"toromq:{version}"
-            made = make(NativeQueue, connection, self.prefix, self.name, writer, self._max_events)
+            writer = "" if self._skips_metas_update else f"toromq:{version}"
+            length = None if self._skips_metas_update else self._max_events
+            made = make(NativeQueue, connection, self.prefix, self.name, writer, length)
             self._made = (pid, made)
         return self._made[1]
 

@@ -34,6 +34,7 @@ class QueueOptions(TypedDict, total=False):
     prefix: str
     default_job_options: JobOptions | None
     max_len_events: int | None
+    skip_metas_update: bool
     data_type: Any
     result_type: Any
 

@@ -204,6 +204,16 @@ async def test_max_len_events_is_stored_only_when_it_is_given(
     assert redis.hget(meta, "version") == f"toromq:{toromq.__version__}"
 
 
+async def test_a_queue_that_skips_the_settings_writes_neither_version_nor_length(
+    face: Any, redisbox: RedisBox, redis: redis_py.Redis, prefix: str
+) -> None:
+    place = {"connection": redisbox.url, "prefix": prefix, "skip_metas_update": True}
+    queue = face.Queue("q", max_len_events=50, **place)
+    await done(queue.add("n"))
+    # Scripts write the usual length down where there is none.
+    assert redis.hgetall(f"{prefix}:q:meta") == {"opts.maxLenEvents": "10000"}
+
+
 # --- default options ------------------------------------------------------------------------------------------------
 
 

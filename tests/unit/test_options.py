@@ -421,6 +421,7 @@ def test_a_bad_queue_name_is_refused(face: Any, name: Any) -> None:
     [
         ({"max_len_events": -1}, f"max_len_events: got -1; {WHOLE}"),
         ({"max_len_events": "5"}, f"max_len_events: got '5'; {WHOLE}"),
+        ({"skip_metas_update": 1}, "skip_metas_update: got 1; allowed is True or False"),
         ({"max_len_events": True}, f"max_len_events: got True; {WHOLE}"),
         ({"prefix": 5}, "prefix: got 5"),
         ({"prefix": None}, "prefix: got None"),

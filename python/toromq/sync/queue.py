@@ -43,6 +43,8 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
         prefix: what its keys begin with.
         default_job_options: options for every job that does not give its own.
         max_len_events: about how many events to keep; default: what the queue has, or 10,000.
+        skip_metas_update: leave the queue's settings as they are, its version and the length of its events: for
+            programs that look at the queues of others.
         data_type: what a job's data is: a pydantic model or TypeAdapter, a msgspec Struct, or a dataclass. `add` takes
             one, or what one can be made from, and refuses what is not valid; `job.data` gives one. Stored is JSON, by
             the names that the type gives its fields.

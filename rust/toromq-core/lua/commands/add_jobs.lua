@@ -20,7 +20,7 @@
     1 base           string   qualified queue name with trailing colon
     2 reserve        integer  how many id numbers to reserve for the next call
     3 max_events     integer  length of the events stream, empty to leave the queue's own
-    4 version        string   what to store as the writer's version where none is stored
+    4 version        string   what to store as the writer's version where none is stored, empty for nothing
     5 since          string   id of an event from before jobs sent again were first sent, or empty
     6.. jobs         groups of eleven: number (reserved id number), job_id (own id or empty), name, data, opts (JSON
                      texts), timestamp, delay, priority, lifo ("1" or empty), again ("1" when sent before, or empty),
@@ -80,7 +80,7 @@ end
 if stored_settings[1] ~= max_length then
   redis.call('HSET', meta, 'opts.maxLenEvents', max_length)
 end
-if not stored_settings[2] then
+if version ~= '' and not stored_settings[2] then
   redis.call('HSET', meta, 'version', version)
 end
 
