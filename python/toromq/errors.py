@@ -85,7 +85,7 @@ def not_all_added(outcomes: Sequence[Any], added: Sequence[Any]) -> ScriptError:
     first = outcomes[refused[0]]
     names = [f"jobs[{n}]" for n in refused[:10]] + (["and others"] if len(refused) > 10 else [])
     stored = len(added) - len(refused)
-    rest = f"the {stored} others were added" if stored else "none was added"
+    rest = {0: "none was added", 1: "the other one was added"}.get(stored, f"the {stored} others were added")
     error: ScriptError = type(first)(f"{', '.join(names)}: {first}; {rest}", first.code, first.job_id)
     error.added = added
     return error

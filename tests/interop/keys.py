@@ -6,8 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from tests.support.keyspace import keyspace
+
 if TYPE_CHECKING:
     import redis as redis_py
+
+def _apart(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
 
 # Set by clocks, so two runs never agree; everything else must.
 _TIMES = ("timestamp", "processedOn", "finishedOn")
@@ -64,6 +73,24 @@ class QueueKeys:
     def text(self, suffix: str) -> str:
         """The text of a string key, empty if there is none."""
         return str(self.redis.get(self(suffix)) or "")
+
+    def picture(self) -> dict[str, Any]:
+        """All keys, to compare two queues: JSON taken apart, and each queue called by the same name.
+
+        Without the settings, which name their writer, and the counter of ids, from which we take some ahead.
+        """
+        found: dict[str, Any] = {}
+        base = self("")
+        for key, kept in keyspace(self.redis, self.prefix).items():
+            if not key.startswith(base) or key in (self("meta"), self("id")):
+                continue
+            value = kept.value
+            if kept.type == "hash":
+                value = {name: _apart(text) for name, text in value.items()}
+            # The name stands in full keys only, in whatever they are part of.
+            text = json.dumps([value if not isinstance(value, set) else sorted(value), kept.has_ttl])
+            found[key.removeprefix(base)] = json.loads(text.replace(base, "Q:").replace(base[:-1] + '"', 'Q"'))
+        return found
 
     def idle_workers(self) -> int:
         """How many clients block on a marker under this prefix's workers' names."""

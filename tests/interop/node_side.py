@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from tests.interop.scripted import Script
 from tests.interop.sides import MISSING, DoomedWorker, JobView, Outcome, RefusedError, Run, Side, SideWorker, script_of
@@ -72,8 +72,7 @@ class NodeSide(Side):
         self._doomed: list[DoomedNodeWorker] = []
         self._by_hand = ""
 
-    async def start(self) -> NodeSide:
-        """Creates the queue object."""
+    async def start(self) -> Self:
         self.handle = await self.peer.queue(self._name)
         return self
 
@@ -168,7 +167,9 @@ class NodeSide(Side):
 
 
 def _camel(options: dict[str, Any]) -> dict[str, Any]:
-    return {_camel_word(name): value for name, value in options.items()}
+    return {
+        _camel_word(name): _camel(value) if isinstance(value, dict) else value for name, value in options.items()
+    }
 
 
 def _camel_word(name: str) -> str:

@@ -168,18 +168,22 @@ class OurSide(Side):
         self._held: dict[str, Any] = {}
 
     async def add(self, name: str, data: Any = MISSING, /, **options: Any) -> str:
+        from toromq.errors import ScriptError
+
         given = () if data is MISSING else (data,)
         try:
             job = await self._done(self._queue.add, name, *given, **options)
-        except (TypeError, ValueError) as error:
-            raise RefusedError(str(error)) from error
+        except (TypeError, ValueError, ScriptError) as error:
+            raise RefusedError(str(error), getattr(error, "code", None)) from error
         return str(job.id)
 
     async def add_bulk(self, jobs: list[tuple[str, Any, dict[str, Any]]]) -> list[str]:
+        from toromq.errors import ScriptError
+
         try:
             return [job.id for job in await self._done(self._queue.add_bulk, jobs)]
-        except (TypeError, ValueError) as error:
-            raise RefusedError(str(error)) from error
+        except (TypeError, ValueError, ScriptError) as error:
+            raise RefusedError(str(error), getattr(error, "code", None)) from error
 
     async def view(self, job_id: str) -> JobView | None:
         job = await self._done(self._queue.get_job, job_id)

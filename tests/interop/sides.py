@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 from tests.interop.scripted import Script
 from tests.support.eventually import aeventually
@@ -132,6 +132,10 @@ class Side(ABC):
 
     def __repr__(self) -> str:
         return f"<{self.implementation}>"
+
+    async def start(self) -> Self:
+        """Makes it ready; to be called once."""
+        return self
 
     @abstractmethod
     async def add(self, name: str, data: Any = MISSING, /, **options: Any) -> str:

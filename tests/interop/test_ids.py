@@ -11,6 +11,7 @@ from tests.interop.sides import RefusedError
 if TYPE_CHECKING:
     from tests.interop.conftest import Pair
     from tests.interop.keys import QueueKeys
+    from tests.interop.node_side import NodeSide
     from tests.interop.our_sides import OurSide
     from tests.interop.sides import Side
 
@@ -30,6 +31,29 @@ async def test_automatic_ids_of_both_sides_never_collide(pair: Pair) -> None:
     assert sorted(pair.keys.list("wait"), key=int) == sorted(ids, key=int)
     # Gaps are allowed: a side may reserve numbers in blocks, or use one up for a duplicate.
     assert int(pair.keys.redis.get(pair.keys("id")) or 0) >= max(map(int, ids))
+
+
+@pytest.mark.parametrize("theirs", [0, 5, 40, 59, 90])
+async def test_numbers_held_while_node_wipes_the_queue_overwrite_nothing(
+    ours: OurSide, node: NodeSide, keys: QueueKeys, theirs: int
+) -> None:
+    # Item 55. Our producer has used the first thirty numbers and holds thirty more.
+    await ours.add_bulk([("ours, wiped", number, {}) for number in range(30)])
+    assert keys.text("id") == "60"
+    await node.call("obliterate", {"force": True})
+    assert keys.text("id") == ""
+    # Numbering starts anew: the other side's numbers end before those that are held, among them, or behind them.
+    jobs = [(await node.add("node's", number), number) for number in range(theirs)]
+    for number in range(100, 140):
+        jobs.append((await ours.add("ours", number), number))
+        if number % 3 == 0:
+            jobs.append((await node.add("node's", number), number))
+    bulk = [("ours", number, {}) for number in range(200, 220)]
+    jobs += zip(await ours.add_bulk(bulk), range(200, 220), strict=True)
+    ids = [job_id for job_id, _ in jobs]
+    assert keys.list("wait")[::-1] == ids
+    assert len(set(ids)) == len(ids)
+    assert {job_id: keys.hash(job_id)["data"] for job_id in ids} == {job_id: str(number) for job_id, number in jobs}
 
 
 async def test_a_duplicate_custom_id_leaves_the_original_alone(pair: Pair) -> None:
