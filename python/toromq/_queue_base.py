@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Generic
 from toromq._bridge import NativeQueue, make, version
 from toromq._job_fields import DataT, JobFields, ResultT
 from toromq._listeners import Listeners
+from toromq._packing import packed
 from toromq._payload import payload_type
 from toromq.connection import Connection, connection_of
 from toromq.errors import ConfigurationError
-from toromq.options import JobOptions, check_prefix, check_queue_name, flag, packed, text, whole, with_hints
+from toromq.options import JobOptions, check_prefix, check_queue_name, flag, text, whole, with_hints
 
 if TYPE_CHECKING:
     from toromq.types import Adapter

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, Unpack
 from toromq._bridge import port, to_json
 from toromq._guards import is_mapping
 from toromq._job_fields import DataT, ResultT
+from toromq._packing import packed
 from toromq.errors import ConfigurationError, not_all_added
 from toromq.job import Job
 from toromq.options import (
@@ -22,7 +23,6 @@ from toromq.options import (
     job_id_of,
     milliseconds,
     moment,
-    packed,
     state_of,
     text,
     whole,

@@ -12,6 +12,7 @@ from toromq._bridge import blocking_port as port
 from toromq._bridge import to_json
 from toromq._guards import is_mapping
 from toromq._job_fields import DataT, ResultT
+from toromq._packing import packed
 from toromq.errors import ConfigurationError, not_all_added
 from toromq.options import (
     MISSING,
@@ -23,7 +24,6 @@ from toromq.options import (
     job_id_of,
     milliseconds,
     moment,
-    packed,
     state_of,
     text,
     whole,
