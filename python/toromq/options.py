@@ -423,7 +423,8 @@ def check_token(given: Any) -> str:
 def job_id_of(given: Any) -> str:
     """The id of a job that is looked for: any but what names a part of the queue."""
     value = text("job_id", str(given) if isinstance(given, int) and not isinstance(given, bool) else given)
-    if value.partition(":")[0] in _STRUCTURES:
+    # Jobs of job schedulers stand beside the schedulers, with their time behind.
+    if value.partition(":")[0] in _STRUCTURES and not re.fullmatch(r"repeat:.+:\d+", value, re.DOTALL):
         raise ConfigurationError(f"job_id: {value!r} is the name of a part of the queue, not of a job")
     return value
 
@@ -444,7 +445,7 @@ def state_of(option: str, given: Any, allowed: tuple[str, ...]) -> str:
     """One of some states, by the name that scripts know."""
     state = "waiting" if given in ("wait", "paused") and "waiting" in allowed else given
     if state not in allowed:
-        near = difflib.get_close_matches(str(given), allowed, 1, 0.5)
+        near = difflib.get_close_matches(str(given), allowed, 1, 0.6)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigurationError(f"{option}: got {given!r}; allowed are {', '.join(allowed)}{hint}")
     return str(state)
@@ -454,8 +455,4 @@ def states_of(given: Iterable[str]) -> list[str]:
     """The states asked for, by the names that scripts know."""
     if not isinstance(given, Iterable):
         raise ConfigurationError(f"types: got {given!r}; allowed are {', '.join(STATES)}")
-    states = ["waiting" if state in ("wait", "paused") else state for state in given]
-    for state in states:
-        if state not in STATES:
-            raise ConfigurationError(f"types: got {state!r}; allowed are {', '.join(STATES)}")
-    return states
+    return [state_of("types", state, STATES) for state in given]
