@@ -9,7 +9,6 @@ from toromq._bridge import NativeWorker, from_json, to_json
 from toromq._cancellation import Cancellation
 from toromq._guards import is_mapping
 from toromq.errors import ConfigurationError, JobCancelledError, SerializationError
-from toromq.options import Page, refuse_unknown, whole
 
 if TYPE_CHECKING:
     # Type checkers bring it along; Python itself has no defaults for type variables before 3.13.
@@ -293,15 +292,6 @@ def _number(fields: Mapping[str, bytes], name: str) -> int:
         return int(float(fields.get(name, b"0")))
     except (ValueError, OverflowError):
         return 0
-
-
-def page_of(outcome: str, given: Any) -> tuple[int, int]:
-    """Where a page of children begins, and about how many it has."""
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"{outcome}: got {given!r}; allowed is a dict with cursor and count")
-    refuse_unknown(given, Page.__annotations__, outcome)
-    cursor = whole(f"{outcome}.cursor", given.get("cursor", 0), 0, 2**64 - 1)
-    return cursor, whole(f"{outcome}.count", given.get("count", 20), 1, 10_000)
 
 
 def children_of(outcome: str, found: list[bytes]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Unpack, cast
 
 from toromq._bridge import NativeByHand, from_json, port, to_json
 from toromq._failure import failure_of
-from toromq._job_fields import DataT, JobFields, ResultT, children_of, page_of, stored_of
+from toromq._job_fields import DataT, JobFields, ResultT, children_of, stored_of
 from toromq.errors import ConfigurationError, LockMismatchError, ToroError
 from toromq.options import (
     MISSING,
@@ -23,6 +23,7 @@ from toromq.options import (
     flag,
     milliseconds,
     moment,
+    page_of,
     state_of,
     text,
     whole,

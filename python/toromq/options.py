@@ -451,6 +451,15 @@ def state_of(option: str, given: Any, allowed: tuple[str, ...]) -> str:
     return str(state)
 
 
+def page_of(outcome: str, given: Any) -> tuple[int, int]:
+    """Where a page of children begins, and about how many it has."""
+    if not is_mapping(given):
+        raise ConfigurationError(f"{outcome}: got {given!r}; allowed is a dict with cursor and count")
+    refuse_unknown(given, Page.__annotations__, outcome)
+    cursor = whole(f"{outcome}.cursor", given.get("cursor", 0), 0, 2**64 - 1)
+    return cursor, whole(f"{outcome}.count", given.get("count", 20), 1, 10_000)
+
+
 def states_of(given: Iterable[str]) -> list[str]:
     """The states asked for, by the names that scripts know."""
     if not isinstance(given, Iterable):

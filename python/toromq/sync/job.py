@@ -11,7 +11,7 @@ from typing import Any, Literal, Unpack, cast
 from toromq._bridge import NativeByHand, from_json, to_json
 from toromq._bridge import blocking_port as port
 from toromq._failure import failure_of
-from toromq._job_fields import DataT, JobFields, ResultT, children_of, page_of, stored_of
+from toromq._job_fields import DataT, JobFields, ResultT, children_of, stored_of
 from toromq.errors import ConfigurationError, LockMismatchError, ToroError
 from toromq.options import (
     MISSING,
@@ -25,6 +25,7 @@ from toromq.options import (
     flag,
     milliseconds,
     moment,
+    page_of,
     state_of,
     text,
     whole,
