@@ -109,7 +109,8 @@ class NativeWorker:
         prefix: str,
         queue: str,
         options: dict[str, Any],
-        threads: bool,
+        in_threads: bool,
+        routes: dict[str, bool],
     ) -> NativeWorker: ...
     def take(self, new: bool) -> tuple[Any, bool] | None: ...
     def not_started(self) -> None: ...
@@ -147,8 +148,7 @@ class NativeByHand:
         self,
         port: Port,
         ticket: int,
-        id: str,
-        token: str,
+        run: tuple[str, str, int],
         attempts_made: int,
         fields: list[tuple[str, bytes]],
         returnvalue: bytes | None,

@@ -370,16 +370,23 @@ def with_hints(init: Callable[Concatenate[_Self, _Options], None]) -> Callable[C
     @functools.wraps(init)
     def checked(self: _Self, *arguments: _Options.args, **options: _Options.kwargs) -> None:
         if not options.keys() <= known:
-            refuse_unknown(options, known, f"a {type(self).__name__}")
+            refuse_unknown(options, known, f"a {type(self).__name__}", getattr(self, "_explained", {}))
         init(self, *arguments, **options)
 
     return checked  # type: ignore[return-value]  # for mypy, what wraps a method is none
 
 
-def refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any] | frozenset[str], what: str) -> None:
-    """Raise for an option that does not exist, naming the nearest that does."""
+def refuse_unknown(
+    given: Mapping[str, Any],
+    known: Mapping[str, Any] | frozenset[str],
+    what: str,
+    explained: Mapping[str, str] | None = None,
+) -> None:
+    """Raise for an option that does not exist, saying what is meant by its name here, or which is the nearest."""
     for name in given:
         if name not in known:
+            if explained and name in explained:
+                raise TypeError(f"{what} has no option {name!r}: {explained[name]}")
             near = difflib.get_close_matches(name, known, 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(sorted(known))}"
             raise TypeError(f"{what} has no option {name!r}{hint}")

@@ -367,7 +367,7 @@ class Job(JobFields[DataT, ResultT]):
         hand = self._hand
         if hand is None:
             raise ToroError(f"job {self.id} was not fetched by hand; get it with worker.get_next_job(token)")
-        port().call(hand.finish, self.id, token, self.attempts_made, list(self._fields.items()), *outcome)
+        port().call(hand.finish, self._run_under(token), self.attempts_made, list(self._fields.items()), *outcome)
         if not fetch_next:
             return None
         return by_hand(self._queue, hand, port().call(hand.fetch, token, False))

@@ -29,14 +29,21 @@ const UNSET_LIMIT: u64 = 50;
 pub(super) const LAST_TRY: Duration = Duration::from_secs(5);
 
 /// Growing pauses between tries.
-#[derive(Default)]
-pub(super) struct Backoff(u32);
+pub(super) struct Backoff {
+    tries: u32,
+    longest: u64,
+}
 
 impl Backoff {
-    /// Doubles up to a second, with jitter so that a fleet does not come back at once.
+    /// None of them longer than `longest` milliseconds.
+    pub(super) fn new(longest: u64) -> Self {
+        Self { tries: 0, longest }
+    }
+
+    /// Doubles up to the longest, with jitter so that a fleet does not come back at once.
     pub(super) async fn pause(&mut self) {
-        self.0 = (self.0 + 1).min(6);
-        let longest = (20u64 << self.0).min(1000);
+        self.tries = (self.tries + 1).min(32);
+        let longest = (20u64 << self.tries).min(self.longest);
         sleep(Duration::from_millis(rand::random_range(
             longest / 2..=longest,
         )))
@@ -44,7 +51,7 @@ impl Backoff {
     }
 
     pub(super) fn reset(&mut self) {
-        self.0 = 0;
+        self.tries = 0;
     }
 }
 
@@ -56,14 +63,10 @@ pub(super) async fn run(
     let stop = CancellationToken::new();
     let (arm, armed) = watch::channel(false);
     let (marks, mut marked) = mpsc::channel(1);
-    let upkeep = [
+    let mut upkeep = vec![
         tokio::spawn(
             stop.clone()
                 .run_until_cancelled_owned(lock_manager::renew_locks(Arc::clone(&shared))),
-        ),
-        tokio::spawn(
-            stop.clone()
-                .run_until_cancelled_owned(stalled_checker::check_stalled(Arc::clone(&shared))),
         ),
         tokio::spawn(stop.clone().run_until_cancelled_owned(marker::watch(
             Arc::clone(&shared),
@@ -72,6 +75,14 @@ pub(super) async fn run(
             marks,
         ))),
     ];
+    if !shared.settings.skip_stalled_check {
+        let shared = Arc::clone(&shared);
+        let check = async move {
+            let (link, sink) = (&shared.upkeep, &*shared.sink);
+            stalled_checker::check_stalled(link, &shared.keys, &shared.settings, sink).await;
+        };
+        upkeep.push(tokio::spawn(stop.clone().run_until_cancelled_owned(check)));
+    }
 
     let mut pending: Vec<Entry> = Vec::new();
     let mut ready = false;
@@ -80,7 +91,7 @@ pub(super) async fn run(
     let mut had_jobs = false;
     let mut due: Option<i64> = None;
     let mut limited_until: Option<Instant> = None;
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(shared.settings.run_retry_delay);
     let mut away_since: Option<Instant> = None;
 
     loop {
