@@ -4,15 +4,16 @@ from typing import Any
 
 from toromq._bridge import version as __version__
 from toromq._run import run
-from toromq._worker_options import Metrics, MetricsTime
 from toromq.connection import Connection
 from toromq.errors import (
     ConfigurationError,
     DelayedError,
     FailedChildrenError,
     JobCancelledError,
+    JobFailedError,
     JobNotFoundError,
     JobNotInStateError,
+    JobTimeoutError,
     LockMismatchError,
     LockMissingError,
     ParentConflictError,
@@ -44,6 +45,7 @@ from toromq.options import (
     QueueMeta,
     RateLimit,
     TelemetryOptions,
+    WorkerInfo,
 )
 from toromq.queue import Queue
 from toromq.worker import Worker
@@ -61,16 +63,16 @@ __all__ = [
     "FailedChildrenError",
     "Job",
     "JobCancelledError",
+    "JobFailedError",
     "JobLogs",
     "JobNotFoundError",
     "JobNotInStateError",
     "JobOptions",
     "JobState",
+    "JobTimeoutError",
     "KeepJobs",
     "LockMismatchError",
     "LockMissingError",
-    "Metrics",
-    "MetricsTime",
     "ParentConflictError",
     "ParentNotFoundError",
     "ParentOptions",
@@ -89,6 +91,7 @@ __all__ = [
     "WaitingChildrenError",
     "WaitingError",
     "Worker",
+    "WorkerInfo",
     "__version__",
     "run",
 ]

@@ -18,6 +18,7 @@ to_json = _native.to_json
 from_json = _native.from_json
 NativeConnection = _native.NativeConnection
 NativeQueue = _native.NativeQueue
+NativeWaits = _native.NativeWaits
 NativeWorker = _native.NativeWorker
 NativeByHand = _native.NativeByHand
 version: str = _native.version
@@ -25,7 +26,8 @@ version: str = _native.version
 T = TypeVar("T")
 _tickets = itertools.count(1)
 _blocking = threading.local()
-_ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Port] = weakref.WeakKeyDictionary()
+# A loop keeps its port, as long as it runs; the other way round, what waits on a loop would keep that for ever.
+_ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Port]] = weakref.WeakKeyDictionary()
 
 # Workers that run, each with a method that lets its threads go.
 live_workers: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -96,7 +98,7 @@ class Port:
                 receiver(value)
                 continue
             future = self._waiting.pop(ticket, None)
-            # A caller who was cancelled waits no more; what it asked for is done all the same.
+            # A caller who was cancelled waits no more; what it asked to be done is done all the same.
             if future is None or future.done():
                 continue
             if isinstance(value, Exception):
@@ -104,17 +106,20 @@ class Port:
             else:
                 future.set_result(value)
 
-    async def call(self, operation: Callable[..., None], *arguments: Any) -> Any:
-        """Start an operation of the engine and wait for its answer."""
+    async def call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
+        """Start an operation of the engine and wait for its answer. One that only waits is ended with its caller."""
         ticket = next(_tickets)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = future
+        started = None
         try:
-            operation(self._port, ticket, *arguments)
+            started = operation(self._port, ticket, *arguments)
+            return await future
         except BaseException:
-            del self._waiting[ticket]
+            self._waiting.pop(ticket, None)
+            if started is not None:
+                started.cancel()
             raise
-        return await future
 
     def attach(self, receiver: Callable[[Any], None], start: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
         """Start something that keeps sending, by `start(port, ticket, *arguments)`; give the ticket and its answer."""
@@ -139,9 +144,11 @@ class Port:
 def port() -> Port:
     """The port of the running event loop."""
     loop = asyncio.get_running_loop()
-    found = _ports.get(loop)
+    known = _ports.get(loop)
+    found = None if known is None else known()
     if found is None:
-        found = _ports[loop] = Port(loop)
+        found = Port(loop)
+        _ports[loop] = weakref.ref(found)
     return found
 
 
@@ -152,18 +159,23 @@ class BlockingPort:
         """For the calling thread."""
         self._port = make(_native.Port, True)
 
-    def call(self, operation: Callable[..., None], *arguments: Any) -> Any:
+    def call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
         """Start an operation of the engine and wait for its answer, without the interpreter's lock."""
         ticket = next(_tickets)
-        operation(self._port, ticket, *arguments)
-        while True:
-            for answered, value in self._port.wait():
-                # Others are answers to calls that Ctrl-C interrupted.
-                if answered != ticket:
-                    continue
-                if isinstance(value, Exception):
-                    raise value
-                return value
+        started = operation(self._port, ticket, *arguments)
+        try:
+            while True:
+                for answered, value in self._port.wait():
+                    # Others are answers to calls that Ctrl-C interrupted.
+                    if answered != ticket:
+                        continue
+                    if isinstance(value, Exception):
+                        raise value
+                    return value
+        except BaseException:
+            if started is not None:
+                started.cancel()
+            raise
 
     def attach(self, receiver: Callable[[Any], None], start: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
         """The same for a thread of its own, which `receiver` is called in."""

@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
-from toromq._bridge import NativeQueue, make, version
+from toromq._bridge import NativeQueue, NativeWaits, make, version
 from toromq._job_fields import DataT, JobFields, ResultT
 from toromq._listeners import Listeners
 from toromq._packing import packed
 from toromq._payload import payload_type
 from toromq.connection import Connection, connection_of
-from toromq.errors import ConfigurationError
+from toromq.errors import ConfigurationError, JobFailedError, JobNotFoundError, JobTimeoutError
 from toromq.options import JobOptions, check_prefix, check_queue_name, flag, text, whole, with_hints
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
         self._max_events = None if max_len_events is None else whole("max_len_events", max_len_events, 0)
         self._skips_metas_update = flag("skip_metas_update", skip_metas_update)
         self._made: tuple[int, NativeQueue] | None = None
+        self._made_waits: tuple[int, NativeWaits] | None = None
         self._on_progress: Callable[[JobFields[Any, Any], Any], None] | None = None
 
     def _native(self) -> NativeQueue:
@@ -66,6 +67,35 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
             made = make(NativeQueue, connection, self.prefix, self.name, writer, length)
             self._made = (pid, made)
         return self._made[1]
+
+    def _waits(self) -> NativeWaits:
+        pid = os.getpid()
+        if self._made_waits is None or self._made_waits[0] != pid:
+            self._made_waits = (pid, make(NativeWaits, self._connection._native(), self.prefix, self.name))
+        return self._made_waits[1]
+
+    def _end_waits(self) -> None:
+        """Tell those who wait for jobs that the queue is closed."""
+        if self._made_waits is not None:
+            self._made_waits[1].close()
+            self._made_waits = None
+
+    def _result_of(self, job_id: str, timeout: int | None, ended: tuple[str, Any]) -> Any:
+        """What a job that was waited for returned, or why it returned nothing."""
+        how, value = ended
+        which = f"job {job_id} of queue {self.name!r}"
+        if how == "completed":
+            return None if value in (None, b"null") else self._result_type.decode(value, f"the result of {which}")
+        if how == "failed":
+            raise JobFailedError(f"{which} failed: {value}", job_id, value, self.name)
+        if how == "timed out":
+            how = f"did not end within {timeout} ms" if timeout else "has not ended"
+            raise JobTimeoutError(f"{which} {how}; it goes on", job_id, self.name)
+        if how == "removed":
+            raise JobNotFoundError(f"{which} was removed while it was waited for", -1, job_id)
+        raise JobNotFoundError(
+            f"there is no {which}; where finished jobs are removed at once, wait before they finish", -1, job_id
+        )
 
     def _progressed(self, job: JobFields[Any, Any], progress: Any) -> None:
         if self._on_progress is not None:

@@ -43,6 +43,31 @@ class JobNotFoundError(ScriptError):
     """There is no job with this id."""
 
 
+class JobFailedError(ToroError):
+    """A job that was waited for failed for good.
+
+    Attributes:
+        job_id: the job.
+        failed_reason: why, in the words of its last attempt.
+        queue_name: its queue.
+    """
+
+    def __init__(self, message: str, job_id: str = "", failed_reason: str = "", queue_name: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.failed_reason = failed_reason
+        self.queue_name = queue_name
+
+
+class JobTimeoutError(ToroError, TimeoutError):
+    """A job did not end within the time it was waited for; it goes on."""
+
+    def __init__(self, message: str, job_id: str = "", queue_name: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.queue_name = queue_name
+
+
 class JobNotInStateError(ScriptError):
     """The job is not in the state that the operation needs."""
 

@@ -12,7 +12,6 @@ from toromq._failure import failure_of
 from toromq._job_fields import DataT, JobFields, ResultT, children_of, stored_of
 from toromq.errors import ConfigurationError, LockMismatchError, ToroError
 from toromq.options import (
-    MISSING,
     PRIORITY_LIMIT,
     Dependencies,
     DependenciesCount,
@@ -23,7 +22,7 @@ from toromq.options import (
     flag,
     milliseconds,
     moment,
-    page_of,
+    refuse_unknown,
     state_of,
     text,
     whole,
@@ -36,7 +35,7 @@ class Job(JobFields[DataT, ResultT]):
     _hand: NativeByHand | None = None
 
     @staticmethod
-    async def create(queue: Any, name: str, data: Any = MISSING, /, **options: Unpack[JobOptions]) -> Job[Any, Any]:
+    async def create(queue: Any, name: str, data: Any = None, /, **options: Unpack[JobOptions]) -> Job[Any, Any]:
         """The same as `queue.add`."""
         return cast("Job[Any, Any]", await queue.add(name, data, **options))
 
@@ -231,19 +230,24 @@ class Job(JobFields[DataT, ResultT]):
             {'processed': {'bull:pages:7': 42}, 'next_processed_cursor': 0}
         """
         asked = {"processed": processed, "unprocessed": unprocessed, "ignored": ignored, "failed": failed}
-        pages = {outcome: page_of(outcome, page) for outcome, page in asked.items() if page is not None}
+        whole_tree = all(page is None for page in asked.values())
         read: dict[str, Any] = {}
-        for outcome in pages or asked:
-            cursor, count = pages.get(outcome, (0, 1000))
+        for outcome, page in asked.items():
+            if page is None and not whole_tree:
+                continue
+            if page is not None:
+                refuse_unknown(page, Page.__annotations__, outcome)
+            cursor = whole(f"{outcome}.cursor", (page or {}).get("cursor", 0), 0, 2**64 - 1)
+            count = whole(f"{outcome}.count", (page or {}).get("count", 20 if page is not None else 1000), 1, 10_000)
             found: list[bytes] = []
             while True:
                 scan = self._queue._native().scan_dependencies
                 cursor, part = await port().call(scan, self.id, outcome, cursor, count)
                 found += part
-                if cursor == 0 or pages:
+                if cursor == 0 or not whole_tree:
                     break
             read[outcome] = children_of(outcome, found)
-            if pages:
+            if not whole_tree:
                 read[f"next_{outcome}_cursor"] = cursor
         return cast(Dependencies, read)
 
@@ -344,6 +348,19 @@ class Job(JobFields[DataT, ResultT]):
         native = self._queue._native()
         return cast(bool, await port().call(native.remove_deduplication_key, deduplication_id, self.id))
 
+    async def wait_until_finished(self, timeout: int | timedelta | None = None) -> ResultT:
+        """Wait until it has ended; gives what it returned. See Queue.wait_until_finished.
+
+        Args:
+            timeout: milliseconds or a timedelta; 0 only looks. Default: as long as it takes.
+
+        Raises:
+            JobFailedError: it failed, with no attempts left.
+            JobNotFoundError: it was removed.
+            JobTimeoutError: the time is up; the job goes on.
+        """
+        return cast(ResultT, await self._queue.wait_until_finished(self.id, timeout))
+
     async def move_to_completed(self, returnvalue: ResultT, token: str, fetch_next: bool = True) -> Any:
         """Finish a job that was fetched by hand; gives the next one, or None, unless `fetch_next` is False.
 
@@ -365,7 +382,7 @@ class Job(JobFields[DataT, ResultT]):
         hand = self._hand
         if hand is None:
             raise ToroError(f"job {self.id} was not fetched by hand; get it with worker.get_next_job(token)")
-        await port().call(hand.finish, self._run_under(token), self.attempts_made, list(self._fields.items()), *outcome)
+        await port().call(hand.finish, self.id, token, self.attempts_made, list(self._fields.items()), *outcome)
         if not fetch_next:
             return None
         return by_hand(self._queue, hand, await port().call(hand.fetch, token, False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack, cast
 
 from toromq._bridge import port, to_json
 from toromq._guards import is_mapping
@@ -65,6 +65,7 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
     async def close(self) -> None:
         """Close its connection, unless it was given one that others may share. Closing twice is harmless."""
         self._made = None
+        self._end_waits()
         if self._owns_connection:
             self._connection.close()
 
@@ -228,14 +229,15 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
             limit: how many at most; 0 for all.
             type: completed, failed, waiting, prioritized, delayed, active or waiting-children. Of the active jobs only
                 those go whose lock has run out. The next jobs of job schedulers stay.
-
-        Raises:
-            RedisConnectionError: as always; with a `limit` also when an answer was lost, for some may have gone then.
         """
         age = milliseconds("grace", grace)
         most = whole("limit", limit, 0) or None
         state = state_of("type", type, STATES)
-        ids: list[str] = await port().call(self._native().clean, state, age, most)
+        ids: list[str] = []
+        for structure in ("wait", "paused") if state == "waiting" else (state,):
+            left = None if most is None else most - len(ids)
+            if left != 0:
+                ids += await port().call(self._native().clean, structure, age, left)
         self._tell("cleaned", ids, state)
         return ids
 
@@ -286,3 +288,34 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
     async def remove_deprecated_priority_key(self) -> bool:
         """Delete the key `priority`, which only very old clients wrote; whether there was one."""
         return bool(await port().call(self._native().remove_deprecated_priority_key))
+
+    async def wait_until_finished(self, job_id: str, timeout: int | timedelta | None = None) -> ResultT:
+        """Wait until a job has ended; gives what it returned.
+
+        All who wait on a queue share one connection, which reads the queue's events. A wait that has begun goes on
+        while Redis is away. A job that is tried again has not ended.
+
+        Args:
+            job_id: the job.
+            timeout: milliseconds or a timedelta; 0 only looks. Default: as long as it takes.
+
+        Raises:
+            JobFailedError: it failed, with no attempts left.
+            JobNotFoundError: there is no such job, or it was removed before it ended. What became of one that was
+                removed when it ended is known to those who waited by then.
+            JobTimeoutError: the time is up; the job goes on.
+            SerializationError: what it returned is no JSON, or not what the queue's `result_type` says.
+            RedisConnectionError: Redis stayed away for the connection's `command_timeout` before the wait had begun.
+            ToroError: the queue was closed meanwhile.
+        """
+        job_id = job_id_of(job_id)
+        limit = None if timeout is None else milliseconds("timeout", timeout)
+        ended = await port().call(self._waits().wait, job_id, limit)
+        return cast(ResultT, self._result_of(job_id, limit, ended))
+
+    async def trim_events(self, max_length: int) -> int:
+        """Drop old events and keep about the newest `max_length`; gives how many went.
+
+        Redis drops whole blocks of them (100 events by default), so a few more may stay.
+        """
+        return int(await port().call(self._native().trim_events, whole("max_length", max_length, 0)))

@@ -17,6 +17,7 @@ from toromq.options import (
     JobLogs,
     JobState,
     QueueMeta,
+    WorkerInfo,
     flag,
     job_id_of,
     moment,
@@ -212,6 +213,19 @@ class QueueGetters(QueueBase[DataT, ResultT], AsyncListeners):
                 unique = list(dict(children).items())
                 if cursor == 0 or last < len(unique):
                     return unique[first : None if last < 0 else last + 1], total
+
+    async def get_workers(self) -> list[WorkerInfo]:
+        """The workers that are connected, those of Node among them, as the server lists their connections.
+
+        Raises:
+            ToroError: the server lists no clients; some managed ones refuse to.
+        """
+        found = await port().call(self._native().get_workers)
+        return [WorkerInfo.of(self.name, worker_name, dict(fields)) for worker_name, fields in found]
+
+    async def get_workers_count(self) -> int:
+        """How many workers are connected, those of Node among them."""
+        return len(await self.get_workers())
 
 
 def _types(types: Types) -> list[str]:

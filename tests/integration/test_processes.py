@@ -104,6 +104,9 @@ _CLEAN_ENDS = (
     "exit_in_flight",
     "sync_worker_unclosed",
     "worker_unclosed",
+    "waiting",
+    "exit_waiting",
+    "sync_waiting",
 )
 
 
@@ -207,6 +210,14 @@ class TestFork:
     ) -> None:
         _fork(redisbox, prefix, "sync_parent")
         assert _ids(redis, prefix, "wait") == _BEFORE_AND_AFTER | _HARD | {"exit-async", "exit-sync"}
+
+    @pytest.mark.parametrize("shape", ["waiting_parent", "sync_waiting_parent"])
+    def test_children_wait_for_jobs_while_their_parent_does(
+        self, redisbox: RedisBox, redis: redis_package.Redis, prefix: str, shape: str
+    ) -> None:
+        _fork(redisbox, prefix, shape)
+        children = {"hard", "multiprocessing"} | ({"exit"} if shape == "sync_waiting_parent" else set())
+        assert _ids(redis, prefix, "completed") == {"parent"} | {f"{name}-{n}" for name in children for n in range(3)}
 
     def test_children_add_with_the_objects_of_an_async_parent(
         self, redisbox: RedisBox, redis: redis_package.Redis, prefix: str

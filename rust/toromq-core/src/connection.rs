@@ -1,6 +1,12 @@
 //! Where Redis is, who we are there, and how long to wait for it.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
@@ -11,7 +17,7 @@ use redis::{
 use crate::error::{Error, Result};
 
 /// Certificates beyond those that every system trusts, in PEM form.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Tls {
     /// Who may sign the server's certificate; `None` for the usual authorities.
     pub ca: Option<Vec<u8>>,
@@ -20,7 +26,7 @@ pub struct Tls {
 }
 
 /// How to reach the server.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// Host and port, with or without TLS.
     Tcp(String, u16, Option<Tls>),
@@ -39,7 +45,7 @@ impl fmt::Display for Address {
 }
 
 /// Everything there is to say about a connection.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ConnectionOptions {
     /// How to reach the server.
     pub address: Address,
@@ -65,6 +71,22 @@ pub struct ConnectionSettings {
     pub(crate) client_name: Option<String>,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Duration,
+    options: Arc<ConnectionOptions>,
+}
+
+/// The same where all that was asked for is.
+impl PartialEq for ConnectionSettings {
+    fn eq(&self, other: &Self) -> bool {
+        self.options == other.options
+    }
+}
+
+impl Eq for ConnectionSettings {}
+
+impl Hash for ConnectionSettings {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.options.hash(state);
+    }
 }
 
 impl fmt::Debug for ConnectionSettings {
@@ -84,6 +106,7 @@ impl ConnectionSettings {
         // The TLS library wants its provider chosen before the first handshake; a second choice is refused, and harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let endpoint = options.address.to_string();
+        let asked = Arc::new(options.clone());
         let refused = |error: redis::RedisError| Error::Config(format!("connection: {error}"));
         let mut redis = RedisConnectionInfo::default()
             .set_db(options.db)
@@ -138,6 +161,7 @@ impl ConnectionSettings {
             client_name: options.client_name,
             connect_timeout: options.connect_timeout,
             command_timeout: options.command_timeout,
+            options: asked,
         })
     }
 }

@@ -61,6 +61,9 @@ pub enum Error {
     /// The worker was closed.
     #[error("the worker is closed; make a new one")]
     Closed,
+    /// The queue was closed while this job was waited for.
+    #[error("the queue was closed while job {0} was waited for; the job goes on")]
+    Abandoned(String),
 }
 
 fn of_job(id: &str) -> String {

@@ -59,6 +59,22 @@ impl QueueKeys {
             format!("{}:w:{worker_name}", self.client_name)
         }
     }
+
+    /// Whether a connection of this name is a worker's, and if so that worker's own name, which may be empty.
+    #[must_use]
+    pub fn worker_of_client(&self, client_name: &str) -> Option<String> {
+        let rest = client_name.strip_prefix(&self.client_name)?;
+        if rest.is_empty() {
+            return Some(String::new());
+        }
+        rest.strip_prefix(":w:").map(str::to_owned)
+    }
+
+    /// The name of a connection that reads the queue's events.
+    #[must_use]
+    pub fn events_client_name(&self) -> String {
+        format!("{}:qe", self.client_name)
+    }
 }
 
 /// Words that name a structure of a queue, and so can't be a job's id.
@@ -99,5 +115,25 @@ mod tests {
         assert_eq!(keys.job("7"), "bull:w:7");
         assert_eq!(keys.deduplication("d"), "bull:w:de:d");
         assert_eq!(keys.worker_client_name("w-1"), "bull:dw==:w:w-1");
+        assert_eq!(keys.events_client_name(), "bull:dw==:qe");
+    }
+
+    #[test]
+    fn workers_are_known_by_their_connections() {
+        let keys = QueueKeys::new("bull", "w");
+        for name in ["", "w-1", "a:w:b"] {
+            let client = keys.worker_client_name(name);
+            assert_eq!(keys.worker_of_client(&client).as_deref(), Some(name));
+        }
+        for other in [
+            "",
+            "bull:dw==:qe",
+            "bull:dw==:w",
+            "bull:dw==x",
+            "bull:dng=",
+            "web",
+        ] {
+            assert_eq!(keys.worker_of_client(other), None);
+        }
     }
 }

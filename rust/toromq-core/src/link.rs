@@ -332,6 +332,26 @@ impl Link {
     }
 }
 
+/// Growing pauses between tries.
+#[derive(Default)]
+pub(crate) struct Backoff(u32);
+
+impl Backoff {
+    /// Doubles up to a second, with jitter so that a fleet does not come back at once.
+    pub(crate) async fn pause(&mut self) {
+        self.0 = (self.0 + 1).min(6);
+        let longest = (20u64 << self.0).min(1000);
+        tokio::time::sleep(Duration::from_millis(rand::random_range(
+            longest / 2..=longest,
+        )))
+        .await;
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
 /// A reply's items; nothing for anything but an array.
 #[must_use]
 pub fn items(value: Value) -> Vec<Value> {

@@ -7,6 +7,7 @@ mod pool;
 mod port;
 mod queue;
 mod runtime;
+mod waits;
 mod worker;
 
 use pyo3::{prelude::*, types::PyBytes};
@@ -47,6 +48,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<port::Port>()?;
     module.add_class::<connection::NativeConnection>()?;
     module.add_class::<queue::NativeQueue>()?;
+    module.add_class::<waits::NativeWaits>()?;
+    module.add_class::<waits::NativeWait>()?;
     module.add_class::<worker::NativeWorker>()?;
     module.add_class::<worker::NativeByHand>()?;
     module.add_function(wrap_pyfunction!(to_json, module)?)?;

@@ -30,6 +30,7 @@ pub(crate) enum Item {
     Flag(bool),
     Number(i64),
     Text(String),
+    Bytes(Vec<u8>),
     Texts(Vec<String>),
     Added(Vec<Result<Added>>),
     Numbers(Vec<i64>),
@@ -40,6 +41,7 @@ pub(crate) enum Item {
     Fields(Vec<(String, Vec<u8>)>),
     Pairs(Vec<(String, String)>),
     Page(u64, Vec<Vec<u8>>),
+    Workers(Vec<(String, Vec<(String, String)>)>),
     Failed(Error),
     Event(&'static str, Box<Item>),
     JobFailed(Arc<JobRecord>, String),
@@ -75,6 +77,7 @@ impl Item {
             Self::Flag(value) => value.into_py_any(py),
             Self::Number(value) => value.into_py_any(py),
             Self::Text(value) => value.into_py_any(py),
+            Self::Bytes(value) => PyBytes::new(py, value).into_py_any(py),
             Self::Texts(values) => values.into_py_any(py),
             Self::Added(jobs) => {
                 let list = PyList::empty(py);
@@ -111,6 +114,7 @@ impl Item {
                 let found = found.iter().map(|bytes| PyBytes::new(py, bytes));
                 (next, PyList::new(py, found)?).into_py_any(py)
             }
+            Self::Workers(workers) => workers.into_py_any(py),
             Self::Failed(error) => to_python(error).into_value(py).into_py_any(py),
             Self::Event(name, item) => (name, item.to_python(py)?).into_py_any(py),
             Self::JobFailed(job, reason) => (record(py, job)?, reason).into_py_any(py),

@@ -96,6 +96,8 @@ operations! {
     get_state(id: String) = |queue| queue.get_state(&id) => Item::Text;
     get_logs(id: String, start: i64, last: i64, asc: bool)
         = |queue| queue.get_logs(&id, start, last, asc) => |(lines, count)| Item::Logs(lines, count);
+    get_workers() = |queue| queue.get_workers() => Item::Workers;
+    trim_events(max_length: i64) = |queue| queue.trim_events(max_length) => Item::Number;
 
     get_ranges(states: Vec<String>, start: i64, last: i64, asc: bool)
         = |queue| queue.get_ranges(&states, start, last, asc) => Item::Texts;
@@ -113,8 +115,8 @@ operations! {
     pause() = |queue| queue.pause() => nothing;
     resume() = |queue| queue.resume() => nothing;
     drain(delayed: bool) = |queue| queue.drain(delayed) => nothing;
-    clean(state: String, grace: i64, limit: Option<usize>)
-        = |queue| queue.clean(&state, grace, limit) => Item::Texts;
+    clean(structure: String, grace: i64, limit: Option<usize>)
+        = |queue| queue.clean(&structure, grace, limit) => Item::Texts;
     obliterate(force: bool, slice: usize) = |queue| queue.obliterate(force, slice) => nothing;
     retry_jobs(state: String, count: i64, cutoff: Option<i64>)
         = |queue| queue.retry_jobs(&state, count, cutoff) => nothing;

@@ -2,7 +2,7 @@
 
 use std::{
     mem,
-    ops::Deref,
+    ops::{Deref, DerefMut},
     process,
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -75,6 +75,12 @@ impl<T> OfProcess<T> {
 impl<T> OfProcess<T> {
     pub(crate) fn is_ours(&self) -> bool {
         self.pid == process::id()
+    }
+}
+
+impl<T> DerefMut for OfProcess<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect("taken by drop alone")
     }
 }
 

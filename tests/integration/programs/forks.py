@@ -6,6 +6,7 @@ Every function ends the process with 0 and writes nothing to stderr, or says wha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import functools
 import multiprocessing
@@ -20,7 +21,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from toromq import Connection, Job, Queue, Worker, sync
+from toromq import Connection, Job, JobTimeoutError, Queue, Worker, sync
 
 HOW, URL, PREFIX = sys.argv[1:]
 # Python 3.12 warns of what is tested here.
@@ -110,6 +111,50 @@ async def async_parent() -> None:
     await queue.add("n", {}, job_id="parent-before")
     _children(_add, only_hard=True)
     await queue.add("n", {}, job_id="parent-after")
+
+
+def _wait(name: str) -> None:
+    """Both faces wait for jobs with the objects of the parent, of which one waits as well."""
+    with sync.Worker("jobs", lambda job: job.id, connection=connection, prefix=PREFIX):
+        for n in range(2):
+            job = blocking.add("n", {}, job_id=f"{name}-{n}")
+            assert job.wait_until_finished(int(_PATIENCE * 1000)) == job.id
+
+        async def wait() -> None:
+            job = await queue.add("n", {}, job_id=f"{name}-2")
+            assert await job.wait_until_finished(int(_PATIENCE * 1000)) == job.id
+
+        asyncio.run(wait())
+
+
+async def waiting_parent() -> None:
+    job = await queue.add("n", {}, job_id="parent", delay=3_600_000)
+    waiting = asyncio.ensure_future(job.wait_until_finished())
+    # By its end, the reader that they share reads.
+    with contextlib.suppress(JobTimeoutError):
+        await job.wait_until_finished(100)
+    _children(_wait, only_hard=True)
+    await job.promote()
+    async with Worker("jobs", _identity, connection=connection, prefix=PREFIX), asyncio.timeout(_PATIENCE):
+        assert await waiting == "parent"
+
+
+def sync_waiting_parent() -> None:
+    results: list[Any] = []
+    job = blocking.add("n", {}, job_id="parent", delay=3_600_000)
+    thread = threading.Thread(target=lambda: results.append(job.wait_until_finished()))
+    thread.start()
+    with contextlib.suppress(JobTimeoutError):
+        job.wait_until_finished(100)
+    _children(_wait)
+    job.promote()
+    with sync.Worker("jobs", lambda job: job.id, connection=connection, prefix=PREFIX):
+        thread.join(_PATIENCE)
+    assert results == ["parent"]
+
+
+async def _identity(job: Job[Any, Any]) -> str:
+    return job.id
 
 
 async def worker_in_parent() -> None:

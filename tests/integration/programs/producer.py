@@ -7,11 +7,12 @@ exactly what was acknowledged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 from typing import Any
 
-from toromq import Connection, Job, Queue, RedisConnectionError, Worker, sync
+from toromq import Connection, Job, JobTimeoutError, Queue, RedisConnectionError, Worker, sync
 
 HOW, URL, PREFIX = sys.argv[1:]
 # So that nothing is collected before the interpreter ends.
@@ -55,6 +56,19 @@ async def exit_in_flight() -> None:
     sys.exit(0)
 
 
+async def waiting() -> None:
+    await unclosed()
+    (job,) = await kept[0].get_jobs(end=0)
+    kept.extend(asyncio.ensure_future(job.wait_until_finished()) for _ in range(3))
+    with contextlib.suppress(JobTimeoutError):
+        await job.wait_until_finished(20)
+
+
+async def exit_waiting() -> None:
+    await waiting()
+    sys.exit(0)
+
+
 async def worker_unclosed() -> None:
     await unclosed()
     kept.append(await Worker("idle", _forever, connection=URL, prefix=PREFIX).__aenter__())
@@ -68,6 +82,14 @@ def sync_closed() -> None:
 def sync_unclosed() -> None:
     kept.append(_sync_queue())
     print(kept[0].add("n").id)
+
+
+def sync_waiting() -> None:
+    sync_unclosed()
+    (job,) = kept[0].get_jobs(end=0)
+    threading.Thread(target=job.wait_until_finished, daemon=True).start()
+    with contextlib.suppress(JobTimeoutError):
+        job.wait_until_finished(20)
 
 
 def sync_exit() -> None:

@@ -4,7 +4,7 @@ use redis::Value;
 
 use super::Queue;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     job::JobRecord,
     link::{Call, integer, items, text},
     scripts,
@@ -264,6 +264,43 @@ impl Queue {
             .iter()
             .map(|structure| format!("{job}:{structure}"))
             .collect()
+    }
+
+    /// The workers of the queue that are connected, of every client that names its connection as all do: each worker's own
+    /// name and what the server tells of its connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::link::Link::send`]; some managed servers refuse to list clients.
+    pub async fn get_workers(&self) -> Result<Vec<(String, Vec<(String, String)>)>> {
+        let listed = self
+            .send("CLIENT LIST", redis::cmd("CLIENT").arg("LIST"))
+            .await;
+        let listed = match listed {
+            Err(Error::Server {
+                operation,
+                message,
+                transient: false,
+            }) => {
+                return Err(Error::Server {
+                    operation,
+                    message: format!(
+                        "{message}; workers are found by it, so this server can't tell who they are"
+                    ),
+                    transient: false,
+                });
+            }
+            other => text(&other?),
+        };
+        let workers = listed.lines().filter_map(|line| {
+            let fields = line.split(' ').filter_map(|field| field.split_once('='));
+            let fields: Vec<(String, String)> = fields
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
+            let (_, client) = fields.iter().find(|(field, _)| field == "name")?;
+            Some((self.keys.worker_of_client(client)?, fields))
+        });
+        Ok(workers.collect())
     }
 }
 

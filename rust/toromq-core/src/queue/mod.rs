@@ -7,6 +7,7 @@ mod jobs;
 mod limits;
 mod metrics;
 mod producer;
+mod stream;
 
 use std::{
     future::Future,

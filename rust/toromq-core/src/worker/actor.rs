@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use super::{
     outcome::Entry,
     stalled_checker,
 };
+pub(super) use crate::link::Backoff;
 use crate::{clock::wall_ms, link::Link};
 
 // Twice this is what Redis does in about a millisecond.
@@ -28,33 +29,6 @@ const UNSET_LIMIT: u64 = 50;
 /// How long a closing worker tries to write what has ended while Redis is away.
 pub(super) const LAST_TRY: Duration = Duration::from_secs(5);
 
-/// Growing pauses between tries.
-pub(super) struct Backoff {
-    tries: u32,
-    longest: u64,
-}
-
-impl Backoff {
-    /// None of them longer than `longest` milliseconds.
-    pub(super) fn new(longest: u64) -> Self {
-        Self { tries: 0, longest }
-    }
-
-    /// Doubles up to the longest, with jitter so that a fleet does not come back at once.
-    pub(super) async fn pause(&mut self) {
-        self.tries = (self.tries + 1).min(32);
-        let longest = (20u64 << self.tries).min(self.longest);
-        sleep(Duration::from_millis(rand::random_range(
-            longest / 2..=longest,
-        )))
-        .await;
-    }
-
-    pub(super) fn reset(&mut self) {
-        self.tries = 0;
-    }
-}
-
 pub(super) async fn run(
     shared: Arc<Shared>,
     mut outcomes: mpsc::UnboundedReceiver<Finished>,
@@ -63,10 +37,14 @@ pub(super) async fn run(
     let stop = CancellationToken::new();
     let (arm, armed) = watch::channel(false);
     let (marks, mut marked) = mpsc::channel(1);
-    let mut upkeep = vec![
+    let upkeep = [
         tokio::spawn(
             stop.clone()
                 .run_until_cancelled_owned(lock_manager::renew_locks(Arc::clone(&shared))),
+        ),
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(stalled_checker::check_stalled(Arc::clone(&shared))),
         ),
         tokio::spawn(stop.clone().run_until_cancelled_owned(marker::watch(
             Arc::clone(&shared),
@@ -75,14 +53,6 @@ pub(super) async fn run(
             marks,
         ))),
     ];
-    if !shared.settings.skip_stalled_check {
-        let shared = Arc::clone(&shared);
-        let check = async move {
-            let (link, sink) = (&shared.upkeep, &*shared.sink);
-            stalled_checker::check_stalled(link, &shared.keys, &shared.settings, sink).await;
-        };
-        upkeep.push(tokio::spawn(stop.clone().run_until_cancelled_owned(check)));
-    }
 
     let mut pending: Vec<Entry> = Vec::new();
     let mut ready = false;
@@ -91,7 +61,7 @@ pub(super) async fn run(
     let mut had_jobs = false;
     let mut due: Option<i64> = None;
     let mut limited_until: Option<Instant> = None;
-    let mut backoff = Backoff::new(shared.settings.run_retry_delay);
+    let mut backoff = Backoff::default();
     let mut away_since: Option<Instant> = None;
 
     loop {
