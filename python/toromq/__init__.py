@@ -4,6 +4,7 @@ from typing import Any
 
 from toromq._bridge import version as __version__
 from toromq._run import run
+from toromq._worker_options import Metrics, MetricsTime
 from toromq.connection import Connection
 from toromq.errors import (
     ConfigurationError,
@@ -73,6 +74,8 @@ __all__ = [
     "KeepJobs",
     "LockMismatchError",
     "LockMissingError",
+    "Metrics",
+    "MetricsTime",
     "ParentConflictError",
     "ParentNotFoundError",
     "ParentOptions",

@@ -6,20 +6,21 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import json
 import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from toromq import _bridge
 from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
 from toromq._failure import HOPELESS, failure_of
-from toromq._guards import is_mapping, is_tuple
+from toromq._guards import is_mapping
 from toromq._job_fields import DataT, JobFields, ResultT, Run, Stored
 from toromq._listeners import Listeners
+from toromq._processors import Processors
+from toromq._worker_options import EXPLAINED, Metrics, engine_options
 from toromq.connection import Connection, connection_of
 from toromq.errors import (
     ConfigurationError,
@@ -39,8 +40,6 @@ from toromq.options import (
     check_queue_name,
     check_token,
     job_id_of,
-    keep_policy,
-    milliseconds,
     text,
     whole,
     with_hints,
@@ -53,6 +52,9 @@ if TYPE_CHECKING:
 STEERING: Final = (DelayedError, RateLimitError, WaitingChildrenError, WaitingError)
 _SIGNALS: Final = {"delayed": "DelayedError", "wait": "WaitingError", "waiting-children": "WaitingChildrenError"}
 _BUILT_IN_BACKOFFS: Final = frozenset(("fixed", "exponential"))
+
+
+ProcessorT = TypeVar("ProcessorT", bound=Callable[..., Any])
 
 
 class WorkerBase(Listeners, Generic[DataT, ResultT]):
@@ -69,6 +71,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
     # Plain functions run in threads, so their job's methods block, in both faces.
     _blocking_job_type: ClassVar[Any]
     _blocking_queue_type: ClassVar[Any]
+    _explained: ClassVar[Mapping[str, str]] = EXPLAINED
 
     @with_hints
     def __init__(
@@ -83,11 +86,16 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         concurrency: int = 1,
         lock_duration: int | timedelta = 30_000,
         lock_renew_time: int | timedelta | None = None,
+        skip_lock_renewal: bool = False,
         stalled_interval: int | timedelta = 30_000,
         max_stalled_count: int = 1,
+        skip_stalled_check: bool = False,
+        max_started_attempts: int | None = None,
         drain_delay: float | timedelta = 5,
         limiter: RateLimit | None = None,
         maximum_rate_limit_delay: int | timedelta = 30_000,
+        run_retry_delay: int | timedelta = 1000,
+        metrics: Metrics | int | None = None,
         remove_on_complete: bool | int | KeepJobs | None = None,
         remove_on_fail: bool | int | KeepJobs | None = None,
         backoff_strategy: Callable[..., Any] | None = None,
@@ -97,40 +105,35 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         """See Worker."""
         self.queue_name = check_queue_name(queue_name)
         super().__init__(f"worker of {self.queue_name}")
-        if processor is not None and not callable(processor):
-            raise ConfigurationError(f"processor: got {processor!r}; allowed is a function that takes a job")
+        self._processors = Processors(allow_async=self._job_type is not self._blocking_job_type)
+        if processor is not None:
+            self._processors.add(None, processor)
         if backoff_strategy is not None and not callable(backoff_strategy):
             raise ConfigurationError(f"backoff_strategy: got {backoff_strategy!r}; allowed is a function")
         # Part of a client's name, by which others see which workers there are.
         self.name = check_client_name("name", name) if name else ""
-        self._processor = cast(Callable[[Any], Any], processor)
-        call = getattr(processor, "__call__", None)  # noqa: B004 - an object may have an async __call__
-        self._is_async = inspect.iscoroutinefunction(processor) or inspect.iscoroutinefunction(call)
-        if self._is_async and self._job_type is self._blocking_job_type:
-            raise ConfigurationError("processor: there is no event loop here for an async function; use toromq.Worker")
         self._connection = connection_of(connection)
         self._prefix = check_prefix(prefix)
-        seconds = drain_delay.total_seconds() if isinstance(drain_delay, timedelta) else drain_delay
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
-            raise ConfigurationError(f"drain_delay: got {drain_delay!r}; allowed are seconds, more than 0 to 3600")
-        lock = max(1, milliseconds("lock_duration", lock_duration))
-        renew = max(1, lock // 2 if lock_renew_time is None else milliseconds("lock_renew_time", lock_renew_time))
-        if renew >= lock > 1:
-            raise ConfigurationError(f"lock_renew_time: {renew} ms is not below lock_duration, {lock} ms")
-        self._options: dict[str, Any] = {
-            "name": self.name,
-            "concurrency": whole("concurrency", concurrency, 1, 100_000),
-            "lock_duration": lock,
-            "lock_renew_time": renew,
-            "stalled_interval": max(1, milliseconds("stalled_interval", stalled_interval)),
-            "max_stalled_count": whole("max_stalled_count", max_stalled_count, 0),
-            "drain_delay": float(seconds),
-            "limiter": _limit(limiter),
-            "maximum_rate_limit_delay": milliseconds("maximum_rate_limit_delay", maximum_rate_limit_delay),
-            "remove_on_complete": _keep("remove_on_complete", remove_on_complete),
-            "remove_on_fail": _keep("remove_on_fail", remove_on_fail),
-            "paused": False,
-        }
+        self._options = engine_options(
+            name=self.name,
+            concurrency=concurrency,
+            lock_duration=lock_duration,
+            lock_renew_time=lock_renew_time,
+            skip_lock_renewal=skip_lock_renewal,
+            stalled_interval=stalled_interval,
+            max_stalled_count=max_stalled_count,
+            skip_stalled_check=skip_stalled_check,
+            max_started_attempts=max_started_attempts,
+            drain_delay=drain_delay,
+            limiter=limiter,
+            maximum_rate_limit_delay=maximum_rate_limit_delay,
+            run_retry_delay=run_retry_delay,
+            metrics=metrics,
+            remove_on_complete=remove_on_complete,
+            remove_on_fail=remove_on_fail,
+        )
+        # The only one; None where a job's name decides.
+        self._processor: Callable[[Any], Any] | None = None
         self._backoff_strategy = backoff_strategy
         of_queue = {
             "connection": self._connection,
@@ -165,8 +168,9 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if self._native is not None or self._is_closed:
             done = "closed" if self._native is None else "started before"
             raise ToroError(f"the worker of {self.queue_name} was {done}; make a new one")
-        if self._processor is None:
+        if not self._processors:
             raise ConfigurationError("processor: None, so this worker can only fetch by hand; give it a function")
+        self._processor = self._processors.only
 
     def _prepare(self) -> None:
         """Get ready to start."""
@@ -181,7 +185,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if getattr(self._inside, "running", False):
             raise ToroError("a job that closes its worker would wait for itself; close it from another thread")
 
-    def _start(self, port: Any, threads: bool) -> None:
+    def _start(self, port: Any) -> None:
+        in_threads, routes = self._processors.runs_in_threads()
         connection = self._connection._native()
         self._pid = os.getpid()
         self._context = contextvars.copy_context()
@@ -192,11 +197,12 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._prefix,
             self.queue_name,
             self._options,
-            threads,
+            in_threads,
+            routes,
         )
         self._native = native
         _bridge.live_workers.add(self)
-        if threads:
+        if in_threads or any(routes.values()):
             self._start_thread(native)
 
     def _is_driven(self) -> bool:
@@ -231,6 +237,31 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if self._native is not None:
             self._native.set_paused(False)
         self._tell("resumed")
+
+    def processor(self, name: str) -> Callable[[ProcessorT], ProcessorT]:
+        """A decorator: let a function run the jobs of this name, instead of the worker's own processor if it has one.
+
+        A job whose name has none fails, and is tried again if it has attempts left. Give all of them before the start.
+        Coroutines and plain functions may be mixed; at most `concurrency` jobs run in all.
+
+        Raises:
+            ConfigurationError: the name has one already, or the function is none that can run here.
+            ToroError: the worker was started before.
+
+        Example:
+            >>> @worker.processor("welcome")
+            ... async def welcome(job): ...
+        """
+        if not isinstance(name, str):
+            raise ConfigurationError(f"name: got {name!r}; allowed is a job's name: @worker.processor('welcome')")
+
+        def add(function: ProcessorT) -> ProcessorT:
+            if self._native is not None or self._is_closed:
+                raise ToroError(f"the worker of {self.queue_name} was started before; give it its processors first")
+            self._processors.add(name, function)
+            return function
+
+        return add
 
     def cancel_job(self, job_id: str, reason: str | None = None) -> bool:
         """Tell a job of this worker to end; False if it runs none of this id, or only has to write what became of it.
@@ -428,7 +459,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         try:
             self._begin_run(job)
             self._check_data(job)
-            result = self._context.copy().run(self._processor, job)
+            result = self._context.copy().run(self._processor or self._processors.of(job.name), job)
             text = self._queue._result_type.encode(result, "returnvalue")
         except BaseException as error:
             self._raised(native, job, error)
@@ -492,14 +523,3 @@ async def _wait_for(awaitable: Awaitable[Any]) -> Any:
 def _reason(given: Any) -> str:
     return "the job was cancelled" if given is None else text("reason", given)
 
-
-def _limit(limiter: Any) -> tuple[int, int] | None:
-    if limiter is None:
-        return None
-    if not is_tuple(limiter) or len(limiter) != 2:
-        raise ConfigurationError(f"limiter: got {limiter!r}; allowed is RateLimit(max, duration)")
-    return whole("limiter.max", limiter[0], 1), max(1, milliseconds("limiter.duration", limiter[1]))
-
-
-def _keep(option: str, given: bool | int | Mapping[str, Any] | None) -> str:
-    return "" if given is None else json.dumps(keep_policy(option, given))

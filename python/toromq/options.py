@@ -401,16 +401,23 @@ def with_hints(init: Callable[Concatenate[_Self, _Options], None]) -> Callable[C
     @functools.wraps(init)
     def checked(self: _Self, *arguments: _Options.args, **options: _Options.kwargs) -> None:
         if not options.keys() <= known:
-            refuse_unknown(options, known, f"a {type(self).__name__}")
+            refuse_unknown(options, known, f"a {type(self).__name__}", getattr(self, "_explained", {}))
         init(self, *arguments, **options)
 
     return checked  # type: ignore[return-value]  # for mypy, what wraps a method is none
 
 
-def refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any] | frozenset[str], what: str) -> None:
-    """Raise for an option that does not exist, naming the nearest that does."""
+def refuse_unknown(
+    given: Mapping[str, Any],
+    known: Mapping[str, Any] | frozenset[str],
+    what: str,
+    explained: Mapping[str, str] | None = None,
+) -> None:
+    """Raise for an option that does not exist, saying what is meant by its name here, or which is the nearest."""
     for name in given:
         if name not in known:
+            if explained and name in explained:
+                raise TypeError(f"{what} has no option {name!r}: {explained[name]}")
             near = difflib.get_close_matches(name, known, 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(sorted(known))}"
             raise TypeError(f"{what} has no option {name!r}{hint}")
@@ -454,7 +461,8 @@ def check_token(given: Any) -> str:
 def job_id_of(given: Any) -> str:
     """The id of a job that is looked for: any but what names a part of the queue."""
     value = text("job_id", str(given) if isinstance(given, int) and not isinstance(given, bool) else given)
-    if value.partition(":")[0] in _STRUCTURES:
+    # Jobs of job schedulers stand beside the schedulers, with their time behind.
+    if value.partition(":")[0] in _STRUCTURES and not re.fullmatch(r"repeat:.+:\d+", value, re.DOTALL):
         raise ConfigurationError(f"job_id: {value!r} is the name of a part of the queue, not of a job")
     return value
 
@@ -475,18 +483,23 @@ def state_of(option: str, given: Any, allowed: tuple[str, ...]) -> str:
     """One of some states, by the name that scripts know."""
     state = "waiting" if given in ("wait", "paused") and "waiting" in allowed else given
     if state not in allowed:
-        near = difflib.get_close_matches(str(given), allowed, 1, 0.5)
+        near = difflib.get_close_matches(str(given), allowed, 1, 0.6)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigurationError(f"{option}: got {given!r}; allowed are {', '.join(allowed)}{hint}")
     return str(state)
+
+
+def page_of(outcome: str, given: Any) -> tuple[int, int]:
+    """Where a page of children begins, and about how many it has."""
+    if not is_mapping(given):
+        raise ConfigurationError(f"{outcome}: got {given!r}; allowed is a dict with cursor and count")
+    refuse_unknown(given, Page.__annotations__, outcome)
+    cursor = whole(f"{outcome}.cursor", given.get("cursor", 0), 0, 2**64 - 1)
+    return cursor, whole(f"{outcome}.count", given.get("count", 20), 1, 10_000)
 
 
 def states_of(given: Iterable[str]) -> list[str]:
     """The states asked for, by the names that scripts know."""
     if not isinstance(given, Iterable):
         raise ConfigurationError(f"types: got {given!r}; allowed are {', '.join(STATES)}")
-    states = ["waiting" if state in ("wait", "paused") else state for state in given]
-    for state in states:
-        if state not in STATES:
-            raise ConfigurationError(f"types: got {state!r}; allowed are {', '.join(STATES)}")
-    return states
+    return [state_of("types", state, STATES) for state in given]

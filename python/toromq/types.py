@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:
+    from toromq._worker_options import Metrics
     from toromq.connection import Connection
     from toromq.options import JobOptions, KeepJobs, RateLimit
 
@@ -48,11 +49,16 @@ class WorkerOptions(TypedDict, total=False):
     concurrency: int
     lock_duration: int | timedelta
     lock_renew_time: int | timedelta | None
+    skip_lock_renewal: bool
     stalled_interval: int | timedelta
     max_stalled_count: int
+    skip_stalled_check: bool
+    max_started_attempts: int | None
     drain_delay: float | timedelta
     limiter: RateLimit | None
     maximum_rate_limit_delay: int | timedelta
+    run_retry_delay: int | timedelta
+    metrics: Metrics | int | None
     remove_on_complete: bool | int | KeepJobs | None
     remove_on_fail: bool | int | KeepJobs | None
     backoff_strategy: Callable[..., Any] | None

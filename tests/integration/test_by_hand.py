@@ -267,6 +267,49 @@ async def test_a_result_that_finds_its_lock_gone_is_not_written(place: Place, ki
     assert (await job.get_state(), "returnvalue" in place.redis.hgetall(place.key(job.id))) == ("active", False)
 
 
+@_all_kinds
+async def test_a_run_that_its_own_worker_took_over_is_told_and_keeps_its_slot(place: Place, kind: str) -> None:
+    let_go = threading.Event()
+    first_ends: list[str | None] = []
+
+    async def waits(job: Any) -> str:
+        if (job.data, job.attempts_started) == ("stolen", 1):
+            try:
+                await asyncio.sleep(_LONG)
+            except asyncio.CancelledError:
+                # It does not end for that.
+                first_ends.append(job.cancel_reason)
+                await aeventually(let_go.is_set, _LONG)
+        return f"by run {job.attempts_started}"
+
+    def run(job: Any) -> Any:
+        if kind == "async def":
+            return waits(job)
+        if (job.data, job.attempts_started) == ("stolen", 1):
+            job._cancellation.wait(_LONG)
+            first_ends.append(job.cancel_reason)
+            let_go.wait(_LONG)
+        return f"by run {job.attempts_started}"
+
+    job = await place.queue.add("n", "stolen")
+    # Renewal comes too late to see the loss; the stalled check has put the job back by then.
+    async with _started(place.worker(kind, run, concurrency=2, stalled_interval=20, name="first")) as worker:
+        await aeventually(lambda: place.ran == [job.id])
+        place.redis.delete(place.key(f"{job.id}:lock"))
+        ended = await place.ended(job.id, "completed")
+        await aeventually(lambda: first_ends == ["the job's lock was lost"])
+        worker.concurrency = 1
+        async with _started(place.worker(kind, name="other")):
+            after = [await place.queue.add("n") for _ in range(3)]
+            assert {(await place.ended(one.id, "completed")).processed_by for one in after} == {"other"}
+        let_go.set()
+        last = await place.queue.add("n")
+        assert (await place.ended(last.id, "completed")).processed_by == "first"
+    assert (ended.returnvalue, ended.stalled_counter) == ("by run 2", 1)
+    assert [told[0] for told in place.told].count("lock_lost") == 1
+    assert [told[0] for told in place.told].count("error") == 0
+
+
 # --- jobs of workers that died ----------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gc
 import socket
 import ssl
@@ -419,7 +420,6 @@ class Proxy:
         # A handshake that fails is what some tests are about.
         self._loop.set_exception_handler(lambda loop, context: None)
         self._thread = threading.Thread(target=self._loop.run_forever)
-        self._passing: set[asyncio.Task[Any] | None] = set()
         self.port = 0
         self.clients: list[str] = []
 
@@ -428,21 +428,27 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._passing.add(asyncio.current_task())
         peer: Any = writer.get_extra_info("peercert")
         self.clients.append(dict(part[0] for part in peer["subject"])["commonName"] if peer else "")
-        back, forth = await asyncio.open_unix_connection(str(self._target))
-        try:
+        # Whenever this is cancelled, an end that stays open would complain once its loop is closed, in whichever test
+        # the interpreter happens to find it.
+        async with contextlib.AsyncExitStack() as ends:
+            ends.push_async_callback(self._end, writer)
+            back, forth = await asyncio.open_unix_connection(str(self._target))
+            ends.push_async_callback(self._end, forth)
             # Done when either side ends.
             ways = [asyncio.ensure_future(self._copy(*way)) for way in ((reader, forth), (back, writer))]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            for end in (writer, forth):
-                end.close()
-            await asyncio.gather(*(end.wait_closed() for end in (writer, forth)), return_exceptions=True)
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+
+    async def _end(self, end: asyncio.StreamWriter) -> None:
+        end.close()
+        with contextlib.suppress(OSError):
+            await end.wait_closed()
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -451,11 +457,12 @@ class Proxy:
 
     async def _stop(self) -> None:
         self._server.close()
-        tasks = [task for task in self._passing if task is not None and not task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.wait_closed()
+        # Those that are just being accepted included.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -136,6 +136,8 @@ class NodeSide(Side):
     async def worker(
         self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any
     ) -> SideWorker:
+        if "metrics" in options:
+            options["metrics"] = {"maxDataPoints": options["metrics"]}
         handle = await self.peer.worker(self._name, script_of(script), backoff_delays=backoff_delays, **_camel(options))
         return NodeWorker(self.peer, handle)
 
@@ -170,6 +172,7 @@ def _camel(options: dict[str, Any]) -> dict[str, Any]:
     return {
         _camel_word(name): _camel(value) if isinstance(value, dict) else value for name, value in options.items()
     }
+
 
 
 def _camel_word(name: str) -> str:

@@ -19,7 +19,7 @@ class LossyProxy:
         self._path = socket_path
         self._lose: Literal["request", "reply"] | None = None
         self._server: asyncio.Server | None = None
-        self._pipes: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None] | None] = set()
         self.lost = 0
         self.url = ""
 
@@ -33,9 +33,10 @@ class LossyProxy:
         """Cuts what is still open."""
         assert self._server is not None
         self._server.close()
-        for pipe in self._pipes:
-            pipe.cancel()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
+        serving = [task for task in self._serving if task is not None and not task.done()]
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     @contextlib.contextmanager
     def losing(self, what: Literal["request", "reply"]) -> Iterator[None]:
@@ -46,7 +47,22 @@ class LossyProxy:
         assert self.lost == before + 1
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_unix_connection(self._path)
+        self._serving.add(asyncio.current_task())
+        # Closed whenever this is cancelled: an end that stays open would complain once its loop is closed, in whichever
+        # test the interpreter happens to find it.
+        with contextlib.ExitStack() as ends:
+            ends.callback(writer.close)
+            server_reader, server_writer = await asyncio.open_unix_connection(self._path)
+            ends.callback(server_writer.close)
+            await self._pass(reader, writer, server_reader, server_writer)
+
+    async def _pass(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
+    ) -> None:
         cut = asyncio.Event()
 
         async def forward() -> None:
@@ -72,11 +88,8 @@ class LossyProxy:
                 await writer.drain()
 
         pipes = {asyncio.ensure_future(forward()), asyncio.ensure_future(back())}
-        self._pipes |= pipes
         try:
             await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for pipe in pipes:
                 pipe.cancel()
-            for end in (writer, server_writer):
-                end.close()

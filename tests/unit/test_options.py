@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import toromq
-from toromq import Backoff, Connection, Deduplication, RateLimit, sync
+from toromq import Backoff, Connection, Deduplication, Metrics, MetricsTime, RateLimit, sync
 from toromq.errors import ConfigurationError, SerializationError
 from toromq.options import JobOptions
 
@@ -503,10 +503,15 @@ BAD_WORKER_OPTIONS: list[Any] = [
     ({"lock_renew_time": -1}, f"lock_renew_time: got -1; {DURATION}"),
     ({"lock_renew_time": 30_000}, "lock_renew_time: 30000 ms is not below lock_duration, 30000 ms"),
     ({"lock_duration": 500, "lock_renew_time": timedelta(seconds=1)}, "lock_renew_time: 1000 ms is not below"),
+    ({"skip_lock_renewal": 1}, "skip_lock_renewal: got 1; allowed is True or False"),
     ({"stalled_interval": -1}, f"stalled_interval: got -1; {DURATION}"),
     ({"stalled_interval": timedelta(days=-1)}, f"stalled_interval: got -86400000.0; {DURATION}"),
     ({"max_stalled_count": -1}, f"max_stalled_count: got -1; {WHOLE}"),
     ({"max_stalled_count": 1.0}, f"max_stalled_count: got 1.0; {WHOLE}"),
+    ({"skip_stalled_check": None}, "skip_stalled_check: got None; allowed is True or False"),
+    ({"max_started_attempts": 0}, "max_started_attempts: got 0; allowed is a whole number from 1 to"),
+    ({"max_started_attempts": 2.0}, "max_started_attempts: got 2.0; allowed is a whole number from 1 to"),
+    ({"max_started_attempts": True}, "max_started_attempts: got True; allowed is a whole number from 1 to"),
     ({"drain_delay": 0}, "drain_delay: got 0; allowed are seconds, more than 0 to 3600"),
     ({"drain_delay": -1}, "drain_delay: got -1; allowed are seconds, more than 0 to 3600"),
     ({"drain_delay": 5000}, "drain_delay: got 5000; allowed are seconds, more than 0 to 3600"),
@@ -523,6 +528,13 @@ BAD_WORKER_OPTIONS: list[Any] = [
     ({"limiter": RateLimit(1, -1)}, f"limiter.duration: got -1; {DURATION}"),
     ({"limiter": RateLimit(1, "1s")}, f"limiter.duration: got '1s'; {DURATION}"),  # type: ignore[arg-type]
     ({"maximum_rate_limit_delay": -1}, f"maximum_rate_limit_delay: got -1; {DURATION}"),
+    ({"run_retry_delay": -1}, f"run_retry_delay: got -1; {DURATION}"),
+    ({"run_retry_delay": "1s"}, f"run_retry_delay: got '1s'; {DURATION}"),
+    ({"metrics": True}, "metrics: got True; allowed is Metrics(max_data_points), or a number of minutes such as"),
+    ({"metrics": {"max_data_points": 5}}, "metrics: got {'max_data_points': 5}; allowed is Metrics("),
+    ({"metrics": 0}, "metrics: got 0; allowed is a whole number from 1 to 1000000"),
+    ({"metrics": Metrics(0)}, "metrics.max_data_points: got 0; allowed is a whole number from 1 to 1000000"),
+    ({"metrics": Metrics("5")}, "metrics.max_data_points: got '5'; allowed is a whole number"),  # type: ignore[arg-type]
     ({"remove_on_complete": -1}, f"remove_on_complete: got -1; {WHOLE}"),
     ({"remove_on_complete": "all"}, f"remove_on_complete: got 'all'; {KEEP}"),
     ({"remove_on_complete": {"age": -1}}, f"remove_on_complete.age: got -1; {WHOLE}"),
@@ -562,6 +574,23 @@ def test_an_unknown_part_of_a_workers_keep_policy_is_refused_with_the_nearest_kn
     for option in ("remove_on_complete", "remove_on_fail"):
         with pytest.raises(TypeError, match=f"{option} has no option 'ages'; did you mean 'age'"):
             face.Worker("q", processor, **{option: {"ages": 5}})
+
+
+@FACES
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [("autorun", r"it starts when it is told to: .* worker\.run\(\)"), ("settings", "give backoff_strategy itself")],
+)
+def test_an_option_of_another_library_is_refused_with_what_is_meant_here(face: Any, option: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"^a Worker has no option '{option}': {meant}"):
+        face.Worker("q", processor, **{option: True})
+
+
+def test_the_times_of_metrics_are_those_of_every_client() -> None:
+    assert {time.name: int(time) for time in MetricsTime} == {
+        "ONE_MINUTE": 1, "FIVE_MINUTES": 5, "FIFTEEN_MINUTES": 15, "THIRTY_MINUTES": 30, "ONE_HOUR": 60,
+        "ONE_WEEK": 10_080, "TWO_WEEKS": 20_160, "ONE_MONTH": 80_640,
+    }  # fmt: skip
 
 
 @FACES

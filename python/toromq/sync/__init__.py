@@ -4,10 +4,11 @@
 `tools/make_sync.py`.
 """
 
+from toromq._worker_options import Metrics, MetricsTime
 from toromq.connection import Connection
 from toromq.options import RateLimit
 from toromq.sync.job import Job
 from toromq.sync.queue import Queue
 from toromq.sync.worker import Worker
 
-__all__ = ["Connection", "Job", "Queue", "RateLimit", "Worker"]
+__all__ = ["Connection", "Job", "Metrics", "MetricsTime", "Queue", "RateLimit", "Worker"]

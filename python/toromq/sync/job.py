@@ -14,6 +14,7 @@ from toromq._failure import failure_of
 from toromq._job_fields import DataT, JobFields, ResultT, children_of, stored_of
 from toromq.errors import ConfigurationError, LockMismatchError, ToroError
 from toromq.options import (
+    MISSING,
     PRIORITY_LIMIT,
     Dependencies,
     DependenciesCount,
@@ -24,7 +25,7 @@ from toromq.options import (
     flag,
     milliseconds,
     moment,
-    refuse_unknown,
+    page_of,
     state_of,
     text,
     whole,
@@ -37,7 +38,7 @@ class Job(JobFields[DataT, ResultT]):
     _hand: NativeByHand | None = None
 
     @staticmethod
-    def create(queue: Any, name: str, data: Any = None, /, **options: Unpack[JobOptions]) -> Job[Any, Any]:
+    def create(queue: Any, name: str, data: Any = MISSING, /, **options: Unpack[JobOptions]) -> Job[Any, Any]:
         """The same as `queue.add`."""
         return cast("Job[Any, Any]", queue.add(name, data, **options))
 
@@ -232,24 +233,19 @@ class Job(JobFields[DataT, ResultT]):
             {'processed': {'bull:pages:7': 42}, 'next_processed_cursor': 0}
         """
         asked = {"processed": processed, "unprocessed": unprocessed, "ignored": ignored, "failed": failed}
-        whole_tree = all(page is None for page in asked.values())
+        pages = {outcome: page_of(outcome, page) for outcome, page in asked.items() if page is not None}
         read: dict[str, Any] = {}
-        for outcome, page in asked.items():
-            if page is None and not whole_tree:
-                continue
-            if page is not None:
-                refuse_unknown(page, Page.__annotations__, outcome)
-            cursor = whole(f"{outcome}.cursor", (page or {}).get("cursor", 0), 0, 2**64 - 1)
-            count = whole(f"{outcome}.count", (page or {}).get("count", 20 if page is not None else 1000), 1, 10_000)
+        for outcome in pages or asked:
+            cursor, count = pages.get(outcome, (0, 1000))
             found: list[bytes] = []
             while True:
                 scan = self._queue._native().scan_dependencies
                 cursor, part = port().call(scan, self.id, outcome, cursor, count)
                 found += part
-                if cursor == 0 or not whole_tree:
+                if cursor == 0 or pages:
                     break
             read[outcome] = children_of(outcome, found)
-            if not whole_tree:
+            if pages:
                 read[f"next_{outcome}_cursor"] = cursor
         return cast(Dependencies, read)
 
@@ -384,7 +380,7 @@ class Job(JobFields[DataT, ResultT]):
         hand = self._hand
         if hand is None:
             raise ToroError(f"job {self.id} was not fetched by hand; get it with worker.get_next_job(token)")
-        port().call(hand.finish, self.id, token, self.attempts_made, list(self._fields.items()), *outcome)
+        port().call(hand.finish, self._run_under(token), self.attempts_made, list(self._fields.items()), *outcome)
         if not fetch_next:
             return None
         return by_hand(self._queue, hand, port().call(hand.fetch, token, False))

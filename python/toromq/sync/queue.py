@@ -231,15 +231,14 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
             limit: how many at most; 0 for all.
             type: completed, failed, waiting, prioritized, delayed, active or waiting-children. Of the active jobs only
                 those go whose lock has run out. The next jobs of job schedulers stay.
+
+        Raises:
+            RedisConnectionError: as always; with a `limit` also when an answer was lost, for some may have gone then.
         """
         age = milliseconds("grace", grace)
         most = whole("limit", limit, 0) or None
         state = state_of("type", type, STATES)
-        ids: list[str] = []
-        for structure in ("wait", "paused") if state == "waiting" else (state,):
-            left = None if most is None else most - len(ids)
-            if left != 0:
-                ids += port().call(self._native().clean, structure, age, left)
+        ids: list[str] = port().call(self._native().clean, state, age, most)
         self._tell("cleaned", ids, state)
         return ids
 

@@ -29,18 +29,25 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
     Args:
         queue_name: the queue.
         processor: takes the job, returns what is JSON. A plain `def` runs in threads; its job is a `toromq.sync.Job`,
-            whose methods block. An `async def`, for `toromq.Worker` only, runs on the event loop.
+            whose methods block. An `async def`, for `toromq.Worker` only, runs on the event loop. Without one, jobs
+            are fetched by hand, or run by what `worker.processor(name)` was given.
         connection: as for Queue.
         prefix: as for Queue.
         name: stored on the jobs it runs.
         concurrency: how many jobs at once; settable while running.
         lock_duration: how long a job stays locked after its worker died, in milliseconds.
         lock_renew_time: age in milliseconds at which a lock is renewed; default: half of `lock_duration`.
+        skip_lock_renewal: let locks run out: a job that takes longer than `lock_duration` is stopped and goes to
+            another worker; `job.extend_lock` gives it more time.
         stalled_interval: milliseconds between two looks for jobs whose worker died.
         max_stalled_count: how often a job may lose its worker before it is failed.
+        skip_stalled_check: leave that look to the queue's other workers.
+        max_started_attempts: how often a job may begin, for whatever reason; one that begins once more fails unrun.
         drain_delay: seconds after which an idle worker looks by itself.
         limiter: how many jobs may begin within a time.
         maximum_rate_limit_delay: longest sleep under a rate limit, in milliseconds.
+        run_retry_delay: longest pause between two tries while Redis is away, in milliseconds.
+        metrics: count for each minute how many jobs complete and fail: Metrics(max_data_points), or that number.
         remove_on_complete: keep policy for jobs that have none: True, a number of jobs, or age, count and limit.
         remove_on_fail: the same for failed jobs.
         data_type: what a job's data is, as for Queue: a job with other data fails before the processor sees it.
@@ -145,7 +152,7 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
         ended = self._ended = threading.Event()
         self._prepare()
         try:
-            self._start(port(), not self._is_async)
+            self._start(port())
         except BaseException:
             self._ended = None
             ended.set()

@@ -333,14 +333,21 @@ impl Link {
 }
 
 /// Growing pauses between tries.
-#[derive(Default)]
-pub(crate) struct Backoff(u32);
+pub(crate) struct Backoff {
+    tries: u32,
+    longest: u64,
+}
 
 impl Backoff {
-    /// Doubles up to a second, with jitter so that a fleet does not come back at once.
+    /// None of them longer than `longest` milliseconds.
+    pub(crate) fn new(longest: u64) -> Self {
+        Self { tries: 0, longest }
+    }
+
+    /// Doubles up to the longest, with jitter so that a fleet does not come back at once.
     pub(crate) async fn pause(&mut self) {
-        self.0 = (self.0 + 1).min(6);
-        let longest = (20u64 << self.0).min(1000);
+        self.tries = (self.tries + 1).min(32);
+        let longest = (20u64 << self.tries).min(self.longest);
         tokio::time::sleep(Duration::from_millis(rand::random_range(
             longest / 2..=longest,
         )))
@@ -348,7 +355,7 @@ impl Backoff {
     }
 
     pub(crate) fn reset(&mut self) {
-        self.0 = 0;
+        self.tries = 0;
     }
 }
 

@@ -34,6 +34,9 @@ const LINGER: Duration = Duration::from_secs(5);
 // How soon it is seen that a job was drained, which makes no event.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
+// Between tries to read or to ask while Redis is away: milliseconds, as workers pause.
+const LONGEST_PAUSE: u64 = 1000;
+
 /// What became of a job that was waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
@@ -461,7 +464,7 @@ impl Shared {
     /// Reads the events, whatever becomes of Redis.
     async fn follow(&self) {
         let mut reader = EventReader::new(&self.connection, self.keys.clone(), Start::Now);
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(LONGEST_PAUSE);
         loop {
             match reader.read().await {
                 Ok(news) => {
@@ -514,7 +517,7 @@ impl Shared {
 
     /// Asks for those who just came, for all at once when one call is under way; and for all of them now and then.
     async fn ask(&self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(LONGEST_PAUSE);
         let mut again = Instant::now() + ASK_AGAIN;
         loop {
             tokio::select! {

@@ -44,7 +44,10 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
         Error::Server { .. } | Error::Broken(_) | Error::Closed | Error::Abandoned(_) => {
             ToroError::new_err(message)
         }
-        Error::Script { code, job_id, .. } => of_code(message, *code, Some(job_id.clone())),
+        Error::Script { code, job_id, .. } => {
+            let job_id = Some(job_id.clone()).filter(|id| !id.is_empty());
+            of_code(message, *code, job_id)
+        }
         Error::NotAdded { code, job_id, .. } => of_code(message, *code, job_id.clone()),
     }
 }

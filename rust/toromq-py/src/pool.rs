@@ -88,11 +88,13 @@ impl Pool {
         }
     }
 
-    /// Takes out a job that no thread has begun; whether there was one.
-    pub(crate) fn withdraw(&self, id: &str) -> bool {
+    /// Takes out a run that no thread has begun; whether there was one.
+    pub(crate) fn withdraw(&self, run: &JobRecord) -> bool {
         let mut state = self.state();
         let before = state.jobs.len();
-        state.jobs.retain(|job| job.id != id);
+        state
+            .jobs
+            .retain(|job| (&job.id, &job.token) != (&run.id, &run.token));
         state.jobs.len() < before
     }
 

@@ -115,8 +115,8 @@ operations! {
     pause() = |queue| queue.pause() => nothing;
     resume() = |queue| queue.resume() => nothing;
     drain(delayed: bool) = |queue| queue.drain(delayed) => nothing;
-    clean(structure: String, grace: i64, limit: Option<usize>)
-        = |queue| queue.clean(&structure, grace, limit) => Item::Texts;
+    clean(state: String, grace: i64, limit: Option<usize>)
+        = |queue| queue.clean(&state, grace, limit) => Item::Texts;
     obliterate(force: bool, slice: usize) = |queue| queue.obliterate(force, slice) => nothing;
     retry_jobs(state: String, count: i64, cutoff: Option<i64>)
         = |queue| queue.retry_jobs(&state, count, cutoff) => nothing;

@@ -1,6 +1,7 @@
 //! The worker: jobs go out through the port or to threads, outcomes come back.
 
 use std::{
+    collections::HashMap,
     future::Future,
     sync::{
         Arc,
@@ -30,11 +31,16 @@ struct Options {
     concurrency: usize,
     lock_duration: u64,
     lock_renew_time: u64,
+    skip_lock_renewal: bool,
     stalled_interval: u64,
     max_stalled_count: i64,
+    skip_stalled_check: bool,
+    max_started_attempts: Option<i64>,
     drain_delay: f64,
     limiter: Option<(u64, u64)>,
     maximum_rate_limit_delay: u64,
+    run_retry_delay: u64,
+    metrics: Option<u64>,
     paused: bool,
     remove_on_complete: String,
     remove_on_fail: String,
@@ -47,11 +53,16 @@ impl From<Options> for WorkerSettings {
             concurrency: options.concurrency,
             lock_duration: options.lock_duration,
             lock_renew_time: options.lock_renew_time,
+            skip_lock_renewal: options.skip_lock_renewal,
             stalled_interval: options.stalled_interval,
             max_stalled_count: options.max_stalled_count,
+            skip_stalled_check: options.skip_stalled_check,
+            max_started_attempts: options.max_started_attempts,
             drain_delay: options.drain_delay,
             limiter: options.limiter,
             maximum_rate_limit_delay: options.maximum_rate_limit_delay,
+            run_retry_delay: options.run_retry_delay,
+            metrics: options.metrics,
             paused: options.paused,
             remove_on_complete: options.remove_on_complete,
             remove_on_fail: options.remove_on_fail,
@@ -90,12 +101,24 @@ impl From<Destination> for Move {
 struct PortSink {
     inbox: Arc<Inbox>,
     ticket: u64,
-    /// Where jobs go when threads run them.
+    /// Where jobs go that threads run.
     pool: Option<Arc<Pool>>,
+    /// Whether threads run the jobs whose name is none of the others.
+    in_threads: bool,
+    /// Whether threads run the jobs of a name.
+    routes: HashMap<String, bool>,
     ended: Arc<AtomicBool>,
 }
 
 impl PortSink {
+    fn hand_out(&self, jobs: Vec<Arc<JobRecord>>, in_threads: bool) {
+        match &self.pool {
+            _ if jobs.is_empty() => {}
+            Some(pool) if in_threads => pool.put(jobs),
+            _ => self.event("jobs", Item::Held(jobs)),
+        }
+    }
+
     fn event(&self, name: &'static str, item: Item) {
         self.inbox
             .put(self.ticket, Item::Event(name, Box::new(item)));
@@ -107,10 +130,16 @@ impl Sink for PortSink {
         self.event("ready", Item::None);
     }
     fn jobs(&self, jobs: Vec<Arc<JobRecord>>) {
-        match &self.pool {
-            Some(pool) => pool.put(jobs),
-            None => self.event("jobs", Item::Held(jobs)),
+        if self.routes.is_empty() {
+            self.hand_out(jobs, self.in_threads);
+            return;
         }
+        let (threaded, others) = jobs.into_iter().partition(|job| {
+            let name = job.text("name").unwrap_or_default();
+            *self.routes.get(&name).unwrap_or(&self.in_threads)
+        });
+        self.hand_out(threaded, true);
+        self.hand_out(others, false);
     }
     fn completed(&self, id: &str, token: &str) {
         let run = vec![id.to_owned(), token.to_owned()];
@@ -120,10 +149,7 @@ impl Sink for PortSink {
         self.event("failed", Item::JobFailed(job, reason.to_owned()));
     }
     fn lock_lost(&self, job: Arc<JobRecord>) -> bool {
-        let withdrawn = self
-            .pool
-            .as_ref()
-            .is_some_and(|pool| pool.withdraw(&job.id));
+        let withdrawn = self.pool.as_ref().is_some_and(|pool| pool.withdraw(&job));
         self.event("lock_lost", Item::Held(vec![job]));
         withdrawn
     }
@@ -204,8 +230,10 @@ impl Drop for NativeWorker {
 
 #[pymethods]
 impl NativeWorker {
-    /// Starts it. With `threads`, jobs are fetched with `take`; else they come through the port.
+    /// Starts it. Jobs for threads are fetched with `take`, the others come through the port: `routes` says which by the
+    /// job's name, `in_threads` for all other names.
     #[new]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         port: &Port,
         ticket: u64,
@@ -213,17 +241,21 @@ impl NativeWorker {
         prefix: &str,
         queue: &str,
         options: &Bound<'_, PyAny>,
-        threads: bool,
+        in_threads: bool,
+        routes: HashMap<String, bool>,
     ) -> PyResult<Self> {
         let settings: WorkerSettings = options.extract::<Options>()?.into();
         let runtime = runtime::handle()?;
         let _entered = runtime.enter();
+        let threads = in_threads || routes.values().any(|threads| *threads);
         let pool = threads.then(|| Arc::new(Pool::new(settings.concurrency)));
         let ended = Arc::new(AtomicBool::new(false));
         let sink = Arc::new(PortSink {
             inbox: Arc::clone(&port.inbox),
             ticket,
             pool: pool.clone(),
+            in_threads,
+            routes,
             ended: Arc::clone(&ended),
         });
         let keys = QueueKeys::new(prefix, queue);
@@ -394,8 +426,7 @@ impl NativeByHand {
         &self,
         port: &Port,
         ticket: u64,
-        id: String,
-        token: String,
+        run: JobRun,
         attempts_made: i64,
         fields: Vec<(String, Vec<u8>)>,
         returnvalue: Option<Vec<u8>>,
@@ -403,11 +434,12 @@ impl NativeByHand {
         stack: Option<String>,
         unrecoverable: bool,
     ) -> PyResult<()> {
+        let JobRun(id, token, attempts_started) = run;
         let record = JobRecord {
             id,
             token,
             fields,
-            attempts_started: 0,
+            attempts_started,
             attempts_made,
         };
         let outcome = match returnvalue {

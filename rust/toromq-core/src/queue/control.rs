@@ -1,9 +1,9 @@
 //! What is done to a whole queue.
 
-use super::Queue;
+use super::{Queue, repeat};
 use crate::{
     clock::wall_ms,
-    error::{Error, Result},
+    error::{Error, Outcome, Result},
     link::{Call, integer, items, text},
     scripts::{self, Code},
 };
@@ -22,8 +22,10 @@ struct Cleaning {
     locked: &'static str,
     /// Whether the next iterations of job schedulers go as well.
     scheduled: bool,
-    /// Whether the stream of events is told how many went.
-    announced: bool,
+    /// How many went before, where the stream of events is told how many go.
+    announced: Option<usize>,
+    /// How many go at most.
+    limit: Option<usize>,
 }
 
 /// The fields that tell how old a job of this structure is, the best first; none where its score does.
@@ -75,39 +77,44 @@ impl Queue {
             cutoff: None,
             locked: "ignore",
             scheduled: false,
-            announced: false,
+            announced: None,
+            limit: None,
         };
         for structure in ["wait", "paused", "prioritized", "delayed"] {
             if structure != "delayed" || delayed {
-                self.clear(structure, cleaning, SLICE, usize::MAX).await?;
+                self.clear(structure, cleaning, SLICE).await?;
             }
         }
         Ok(())
     }
 
-    /// Deletes at most `limit` jobs of a structure that are older than `grace` milliseconds; gives their ids.
+    /// Deletes at most `limit` jobs of a state that are older than `grace` milliseconds; gives their ids.
     ///
     /// # Errors
     ///
     /// As [`crate::link::Link::call`].
     pub async fn clean(
         &self,
-        structure: &str,
+        state: &str,
         grace: i64,
         limit: Option<usize>,
     ) -> Result<Vec<String>> {
-        let cleaning = Cleaning {
+        let mut cleaning = Cleaning {
             cutoff: Some(wall_ms() - grace),
-            locked: if structure == "active" {
-                "spare"
-            } else {
-                "ignore"
-            },
+            locked: if state == "active" { "spare" } else { "ignore" },
             scheduled: false,
-            announced: true,
+            announced: None,
+            limit,
         };
-        self.clear(structure, cleaning, SLICE, limit.unwrap_or(usize::MAX))
-            .await
+        let mut deleted = Vec::new();
+        if state == "waiting" {
+            deleted = self.clear("wait", cleaning, SLICE).await?;
+            cleaning.limit = limit.map(|limit| limit - deleted.len());
+        }
+        cleaning.announced = Some(deleted.len());
+        let structure = if state == "waiting" { "paused" } else { state };
+        deleted.extend(self.clear(structure, cleaning, SLICE).await?);
+        Ok(deleted)
     }
 
     async fn clear(
@@ -115,8 +122,13 @@ impl Queue {
         structure: &str,
         cleaning: Cleaning,
         slice: usize,
-        limit: usize,
     ) -> Result<Vec<String>> {
+        let limit = cleaning.limit.unwrap_or(usize::MAX);
+        // What was done by a call whose answer was lost doesn't count, so a limit would not hold.
+        let worst = match cleaning.limit {
+            Some(_) => Outcome::NotDone,
+            None => Outcome::Unknown,
+        };
         let mut deleted: Vec<String> = Vec::new();
         let mut passed = 0;
         loop {
@@ -133,18 +145,17 @@ impl Queue {
             call.arg(stamps(structure))
                 .arg(cleaning.locked)
                 .arg(if cleaning.scheduled { "1" } else { "" });
-            if cleaning.announced {
-                call.number(deleted.len());
-            } else {
-                call.arg("");
-            }
-            let reply = items(self.call(&call).await?);
-            let [more, passed_over, ids] = &reply[..] else {
+            match cleaning.announced {
+                Some(before) => call.number(before + deleted.len()),
+                None => call.arg(""),
+            };
+            let reply = repeat(self.timeout, worst, || self.link.call(&call)).await?;
+            let [more, passed_over, ids] = &items(reply)[..] else {
                 return Err(Error::Broken("cleaning got a reply of another form".into()));
             };
             passed = integer(passed_over);
             deleted.extend(items(ids.clone()).iter().map(text));
-            if integer(more) == 0 || deleted.len() >= limit {
+            if integer(more) == 0 {
                 return Ok(deleted);
             }
         }
@@ -174,7 +185,8 @@ impl Queue {
                 cutoff: None,
                 locked: "delete",
                 scheduled: true,
-                announced: false,
+                announced: None,
+                limit: None,
             };
             for structure in [
                 "active",
@@ -186,7 +198,7 @@ impl Queue {
                 "failed",
                 "waiting-children",
             ] {
-                self.clear(structure, cleaning, slice, usize::MAX).await?;
+                self.clear(structure, cleaning, slice).await?;
             }
             let mut windows = self.scan(&["de:*", "dn:*"]).await?;
             let rest = windows.split_off(windows.len().saturating_sub(ARGUMENTS));
@@ -284,7 +296,11 @@ impl Queue {
             for key in batch {
                 call.arg(&key[base..]);
             }
-            let gone = integer(&self.call(&call).await?);
+            let worst = match limit {
+                Some(_) => Outcome::NotDone,
+                None => Outcome::Unknown,
+            };
+            let gone = integer(&repeat(self.timeout, worst, || self.link.call(&call)).await?);
             removed += gone;
             left -= gone;
         }

@@ -37,14 +37,10 @@ pub(super) async fn run(
     let stop = CancellationToken::new();
     let (arm, armed) = watch::channel(false);
     let (marks, mut marked) = mpsc::channel(1);
-    let upkeep = [
+    let mut upkeep = vec![
         tokio::spawn(
             stop.clone()
                 .run_until_cancelled_owned(lock_manager::renew_locks(Arc::clone(&shared))),
-        ),
-        tokio::spawn(
-            stop.clone()
-                .run_until_cancelled_owned(stalled_checker::check_stalled(Arc::clone(&shared))),
         ),
         tokio::spawn(stop.clone().run_until_cancelled_owned(marker::watch(
             Arc::clone(&shared),
@@ -53,6 +49,14 @@ pub(super) async fn run(
             marks,
         ))),
     ];
+    if !shared.settings.skip_stalled_check {
+        let shared = Arc::clone(&shared);
+        let check = async move {
+            let (link, sink) = (&shared.upkeep, &*shared.sink);
+            stalled_checker::check_stalled(link, &shared.keys, &shared.settings, sink).await;
+        };
+        upkeep.push(tokio::spawn(stop.clone().run_until_cancelled_owned(check)));
+    }
 
     let mut pending: Vec<Entry> = Vec::new();
     let mut ready = false;
@@ -61,7 +65,7 @@ pub(super) async fn run(
     let mut had_jobs = false;
     let mut due: Option<i64> = None;
     let mut limited_until: Option<Instant> = None;
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(shared.settings.run_retry_delay);
     let mut away_since: Option<Instant> = None;
 
     loop {

@@ -65,7 +65,10 @@ pub(super) fn prepare(
         Some((max, duration)) => call.number(max).number(duration),
         None => call.arg("").arg(""),
     };
-    call.arg("");
+    match settings.metrics {
+        Some(points) => call.number(points),
+        None => call.arg(""),
+    };
     for entry in batch {
         describe_end(&mut call, entry, again);
     }
@@ -172,6 +175,7 @@ fn take_reply(
 fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant) -> Vec<Entry> {
     let mut runnable = Vec::new();
     let mut refused = Vec::new();
+    let mut lost = Vec::new();
     // Nobody will run what a call under way at the close still brings.
     let hand_back = shared.hands_back();
     {
@@ -187,14 +191,26 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
                 lost: false,
                 finishing: false,
             };
-            held.insert(record.id.clone(), job);
-            match record.refusal() {
+            if let Some(earlier) = held.insert(record.id.clone(), job)
+                && !earlier.finishing
+            {
+                // Its lock ran out unnoticed, and its processor is still at it, in a slot of its own.
+                shared.leave(&earlier.record);
+                if !earlier.lost {
+                    lost.push(earlier.record);
+                }
+            }
+            match record
+                .refusal()
+                .or_else(|| begins_too_often(shared, &record))
+            {
                 _ if hand_back => refused.push((record, None)),
                 None => runnable.push(record),
                 reason => refused.push((record, reason)),
             }
         }
     }
+    shared.lose(lost);
     if !runnable.is_empty() {
         shared.sink.jobs(runnable);
     }
@@ -207,6 +223,12 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
             None => entry(shared, &record.id, &record.token, JobOutcome::Wait),
         })
         .collect()
+}
+
+fn begins_too_often(shared: &Shared, record: &JobRecord) -> Option<String> {
+    let most = shared.settings.max_started_attempts?;
+    // The words of every client of this wire.
+    (record.attempts_started > most).then(|| "job started more than allowable limit".to_owned())
 }
 
 fn fail(

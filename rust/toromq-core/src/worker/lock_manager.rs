@@ -28,7 +28,7 @@ pub(super) async fn renew_locks(shared: Arc<Shared>) {
             if job.expires <= Instant::now() && !job.finishing {
                 job.lost = true;
                 lost.push(Arc::clone(&job.record));
-            } else if job.renewed.elapsed() >= age {
+            } else if job.renewed.elapsed() >= age && !shared.settings.skip_lock_renewal {
                 aged.push(Run::of(&job.record));
             }
         }

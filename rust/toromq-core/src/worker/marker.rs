@@ -36,7 +36,7 @@ pub(super) async fn watch(
     marks: mpsc::Sender<Option<i64>>,
 ) {
     let seconds = shared.settings.drain_delay.max(0.01);
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(shared.settings.run_retry_delay);
     loop {
         if armed.wait_for(|armed| *armed).await.is_err() {
             return;

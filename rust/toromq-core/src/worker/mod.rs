@@ -49,16 +49,26 @@ pub struct WorkerSettings {
     pub lock_duration: u64,
     /// How old a lock may get before it is renewed; renewal is looked at twice as often.
     pub lock_renew_time: u64,
+    /// Whether locks are left to run out.
+    pub skip_lock_renewal: bool,
     /// Time between two stalled checks, over all workers of the queue.
     pub stalled_interval: u64,
     /// How often a job may stall before it is failed.
     pub max_stalled_count: i64,
+    /// Whether others look for stalled jobs.
+    pub skip_stalled_check: bool,
+    /// How often a job may begin before it is failed unrun.
+    pub max_started_attempts: Option<i64>,
     /// Seconds an idle worker waits for a marker before it looks by itself.
     pub drain_delay: f64,
     /// Own rate limit: jobs and milliseconds.
     pub limiter: Option<(u64, u64)>,
     /// Longest sleep under a rate limit.
     pub maximum_rate_limit_delay: u64,
+    /// Longest pause between two tries while Redis is away.
+    pub run_retry_delay: u64,
+    /// How many points the per-minute series keep, if they are written.
+    pub metrics: Option<u64>,
     /// Whether it begins without taking jobs.
     pub paused: bool,
     /// JSON text of the keep policy for completed jobs that have none, or empty.
@@ -135,14 +145,14 @@ struct Held {
     finishing: bool,
 }
 
-/// How far a run is that puts its own job somewhere else.
+/// How far a run is from its job.
 enum Away {
-    /// The call is under way.
+    /// The call that puts the job somewhere else is under way.
     Moving,
     /// And its processor has ended meanwhile, with this.
     Ended(JobOutcome),
-    /// The job is gone; the run keeps its slot until its processor ends.
-    Moved,
+    /// The job is somewhere else, or runs again; this run keeps its slot until its processor ends.
+    Left,
 }
 
 struct Shared {
@@ -155,7 +165,7 @@ struct Shared {
     /// Jobs whose outcome can't be written: locked under our token, but not ours to run until their lock has run out and
     /// they were fetched again.
     given_up: Mutex<HashSet<String>>,
-    /// Runs, by id and token, that put their own job somewhere else.
+    /// Runs, by id and token, whose processor is at work on a job that is not theirs any more, or is on its way.
     away: Mutex<HashMap<(String, String), Away>>,
     concurrency: AtomicUsize,
     paused: AtomicBool,
@@ -191,10 +201,22 @@ impl Shared {
     fn lose(&self, lost: Vec<Arc<JobRecord>>) {
         for record in lost {
             if self.sink.lock_lost(Arc::clone(&record)) {
-                self.held().remove(&record.id);
+                if let Entry::Occupied(job) = self.held().entry(record.id.clone())
+                    && job.get().record.token == record.token
+                {
+                    job.remove();
+                }
+                let run = (record.id.clone(), record.token.clone());
+                self.away().remove(&run);
                 self.wake.notify_one();
             }
         }
+    }
+
+    /// Keeps the slot of a run whose job is not ours any more, until its processor ends.
+    fn leave(&self, record: &JobRecord) {
+        let run = (record.id.clone(), record.token.clone());
+        self.away().insert(run, Away::Left);
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
@@ -211,9 +233,10 @@ impl Shared {
 
     /// How many slots are taken.
     fn busy(&self) -> usize {
+        let held = self.held().len();
         let away = self.away();
-        let moved = away.values().filter(|away| matches!(away, Away::Moved));
-        self.held().len() + moved.count()
+        let left = away.values().filter(|away| matches!(away, Away::Left));
+        held + left.count()
     }
 
     fn is_closing(&self) -> bool {
@@ -272,7 +295,7 @@ impl Worker {
         {
             let mut away = self.shared.away();
             match away.get_mut(&run) {
-                Some(Away::Moved) => {
+                Some(Away::Left) => {
                     away.remove(&run);
                     self.shared.wake.notify_one();
                     return false;
@@ -353,7 +376,7 @@ impl Worker {
             match away.remove(&key) {
                 Some(Away::Ended(outcome)) => Some(outcome),
                 _ if is_gone => {
-                    away.insert(key, Away::Moved);
+                    away.insert(key, Away::Left);
                     None
                 }
                 _ => None,

@@ -97,7 +97,10 @@ pub(super) fn describe(
                 })
                 .unwrap_or(0.0);
             entry.stack = stacktrace(record, stack, options.get("stackTraceLimit"));
-            if unrecoverable || !tries_left || delay < 0.0 {
+            let starts_left = settings
+                .max_started_attempts
+                .is_none_or(|most| record.attempts_started < most);
+            if unrecoverable || !tries_left || !starts_left || delay < 0.0 {
                 entry.outcome = "failed";
                 entry.value = reason.unwrap_or_else(|| "null".to_owned()).into_bytes();
                 entry.number = attempts.to_string();
@@ -189,11 +192,16 @@ mod tests {
             concurrency: 1,
             lock_duration: 1,
             lock_renew_time: 1,
+            skip_lock_renewal: false,
             stalled_interval: 1,
             max_stalled_count: 1,
+            skip_stalled_check: false,
+            max_started_attempts: Some(4),
             drain_delay: 1.0,
             limiter: None,
             maximum_rate_limit_delay: 1,
+            run_retry_delay: 1,
+            metrics: None,
             paused: false,
             remove_on_complete: r#"{"age":60,"count":5}"#.to_owned(),
             remove_on_fail: String::new(),
@@ -225,6 +233,24 @@ mod tests {
         for (opts, made, unrecoverable, delay, expected) in cases {
             let entry = failed(opts, made, unrecoverable, delay);
             assert_eq!(entry.outcome, expected, "{opts} after {made} attempts");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_final_when_the_job_may_not_begin_again() {
+        for (started, expected) in [(3, "retry"), (4, "failed"), (5, "failed")] {
+            let record = JobRecord {
+                attempts_started: started,
+                ..job(r#"{"attempts":9}"#, 0)
+            };
+            let outcome = JobOutcome::Failed {
+                reason: None,
+                stack: None,
+                unrecoverable: false,
+                delay: None,
+            };
+            let entry = describe(&record, &settings(), outcome);
+            assert_eq!(entry.outcome, expected, "begun {started} times");
         }
     }
 
