@@ -88,6 +88,26 @@ async def test_an_id_that_has_lived_before_lives_again(
 
 
 @LOST
+async def test_an_id_that_has_lived_while_the_producer_rested_lives_again(
+    queue: Queue[Any, Any], proxy: LossyProxy, redisbox: RedisBox, redis: redis_py.Redis, lost: Lost
+) -> None:
+    async with Queue("q", connection=redisbox.url, prefix=queue.prefix) as other:
+        await lives_and_goes(other, redisbox, "daily")
+    (last, _) = redis.xrevrange(f"{queue.prefix}:q:events", count=1)[0]
+    ended = int(str(last).partition("-")[0])
+
+    def is_past() -> bool:
+        seconds, micros = redis.time()
+        return seconds * 1000 + micros // 1000 > ended + 600
+
+    # More than what is left to differences between clocks.
+    await aeventually(is_past)
+    with proxy.losing(lost):
+        await queue.add("n", job_id="daily", delay=60_000)
+    assert await queue.get_job_state("daily") == "delayed"
+
+
+@LOST
 async def test_an_id_that_has_lived_before_the_producer_lives_again(
     queue: Queue[Any, Any], proxy: LossyProxy, redisbox: RedisBox, lost: Lost
 ) -> None:

@@ -235,6 +235,15 @@ def test_a_job_sent_again_that_has_run_and_gone_is_left_alone(mail: Queue, job_i
     assert mail.add_jobs(job._replace(again="1"), since=since) == ([0, job_id or "1"], {})
 
 
+def test_a_duplicate_sent_again_stays_one_when_the_other_has_gone(mail: Queue) -> None:
+    mail.activate(NewJob(job_id="x"))
+    since = last_event(mail)
+    mail.redis.set(mail.key("id"), 2)
+    assert mail.add_jobs(NewJob(2, "x", "other")).reply == [0, ["x"]]
+    mail.finish(End("x", keep="0::"))
+    assert mail.add_jobs(NewJob(2, "x", "other", again="1"), since=since) == ([0, ["x"]], {})
+
+
 def test_what_happened_to_an_id_earlier_says_nothing_of_a_job_sent_again(mail: Queue) -> None:
     mail.activate(NewJob(job_id="x"))
     mail.finish(End("x", keep="0::"))

@@ -88,7 +88,7 @@ local some_taken = #own_keys > 0 and redis.call('EXISTS', unpack(own_keys)) > 0
 local reply = { 0, '' }
 local told = nil
 
--- What the events say became of a job that is sent again: its own id, or that of the job that stands for it.
+-- What the events say became of a job that is sent again, as it would have been replied.
 local function told_of(at, id)
   if ARGV[at + 9] == '' then
     return nil
@@ -194,11 +194,9 @@ while i <= #ARGV do
     answer = id
   else
     local before = told_of(i, id)
-    if before and before ~= id then
-      answer = { before }
-    elseif before and not exists then
-      -- It was added, and has run and gone since.
-      answer = id
+    if before and (not exists or (type(before) == 'table' and before[1] ~= id)) then
+      -- What it made has run and gone since, or another job stood for it.
+      answer = before
     elseif more and more.parent_key and redis.call('EXISTS', more.parent_key) == 0 then
       answer = CODE.PARENT_MISSING
     elseif exists and own_id == '' then

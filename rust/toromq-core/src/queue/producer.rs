@@ -171,8 +171,39 @@ pub(super) struct Producer {
     /// The reserved id numbers that are not given out yet.
     next: i64,
     last: i64,
-    /// The id of an event from before whatever is sent next.
-    event: String,
+    /// The last event we know of.
+    event: Seen,
+}
+
+/// An event, and when we had heard of it.
+#[derive(Debug)]
+struct Seen {
+    id: String,
+    at: Instant,
+}
+
+// How far the server's clock may have been set back, and how much slower than ours it may run (one part in a thousand).
+const CLOCK_SLACK_MS: u128 = 500;
+const CLOCK_DRIFT: u128 = 1000;
+
+impl Seen {
+    /// The id of an event from before `moment`, and little before it.
+    ///
+    /// Ids begin with the server's time in milliseconds. As much time as has passed for us since we heard of this event
+    /// has passed for the server at least.
+    fn before(&self, moment: Instant) -> String {
+        let passed = moment.saturating_duration_since(self.at).as_millis();
+        let passed = passed.saturating_sub(CLOCK_SLACK_MS + passed / CLOCK_DRIFT);
+        let time = self
+            .id
+            .split('-')
+            .next()
+            .and_then(|ms| ms.parse::<u128>().ok());
+        match time {
+            Some(time) if passed > 0 => format!("{}-0", time + passed),
+            _ => self.id.clone(),
+        }
+    }
 }
 
 impl Producer {
@@ -189,7 +220,10 @@ impl Producer {
             max_events: max_events.map_or_else(String::new, |length| length.to_string()),
             next: 1,
             last: 0,
-            event: String::new(),
+            event: Seen {
+                id: String::new(),
+                at: Instant::now(),
+            },
         }
     }
 
@@ -254,6 +288,7 @@ impl Producer {
         let size = i64::try_from(batch.len()).unwrap_or(i64::MAX);
         let mut first = 0;
         let mut again = false;
+        let mut since = String::new();
         let mut pause = FIRST_PAUSE;
         loop {
             let attempt = async {
@@ -261,6 +296,7 @@ impl Producer {
                     first = self
                         .reserve(size, i64::try_from(wanted).unwrap_or(size))
                         .await?;
+                    since = self.event.before(Instant::now());
                 }
                 // Reserve for the next call what this one used, so that a steady producer asks Redis once a batch.
                 let reserve = if self.last - self.next + 1 < size {
@@ -268,7 +304,7 @@ impl Producer {
                 } else {
                     0
                 };
-                let mut call = self.call(reserve);
+                let mut call = self.call(reserve, &since);
                 for (number, job) in (first..).zip(batch) {
                     job.put(&mut call, number, again);
                 }
@@ -324,13 +360,13 @@ impl Producer {
     }
 
     /// A call that reserves numbers, to which jobs are added.
-    fn call(&self, reserve: i64) -> Call {
+    fn call(&self, reserve: i64, since: &str) -> Call {
         let mut call = Call::new(&scripts::ADD_JOBS, &self.keys);
         call.arg(self.keys.base())
             .number(reserve)
             .arg(&self.max_events)
             .arg(&self.version)
-            .arg(&self.event);
+            .arg(since);
         call
     }
 
@@ -342,9 +378,10 @@ impl Producer {
             self.last = last;
             self.next = last - reserved + 1;
         }
-        let event = reply.next().as_ref().map_or_else(String::new, text);
-        if !event.is_empty() {
-            self.event = event;
+        let id = reply.next().as_ref().map_or_else(String::new, text);
+        if !id.is_empty() {
+            let at = Instant::now();
+            self.event = Seen { id, at };
         }
         reply
     }
@@ -353,7 +390,7 @@ impl Producer {
     async fn reserve(&mut self, size: i64, wanted: i64) -> Result<i64> {
         if self.last - self.next + 1 < size {
             let count = wanted.max(size);
-            let reply = self.link.call(&self.call(count)).await?;
+            let reply = self.link.call(&self.call(count, "")).await?;
             // What is left of an earlier block is too little; gaps are allowed.
             (self.next, self.last) = (1, 0);
             let _ = self.note(reply, count);
@@ -361,5 +398,30 @@ impl Producer {
         let first = self.next;
         self.next += size;
         Ok(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_happened_while_a_producer_rested_is_from_before_it_sent_again() {
+        let at = Instant::now();
+        let seen = |id: &str| Seen {
+            id: id.to_owned(),
+            at,
+        };
+        let after = |seconds| at + Duration::from_secs(seconds);
+        assert_eq!(seen("1000000-3").before(at), "1000000-3");
+        assert_eq!(
+            seen("1000000-3").before(at + Duration::from_millis(500)),
+            "1000000-3"
+        );
+        assert_eq!(seen("1000000-3").before(after(1)), "1000499-0");
+        assert_eq!(seen("1000000-3").before(after(1000)), "1998500-0");
+        assert_eq!(seen("").before(after(1000)), "");
     }
 }
