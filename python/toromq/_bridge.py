@@ -16,6 +16,7 @@ from toromq import _native
 
 to_json = _native.to_json
 from_json = _native.from_json
+telemetry = _native.telemetry
 NativeConnection = _native.NativeConnection
 NativeQueue = _native.NativeQueue
 NativeWaits = _native.NativeWaits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -43,6 +44,8 @@ class JobFields(Generic[DataT, ResultT]):
     # The worker that runs it, and where its processor has put it meanwhile.
     _runner: NativeWorker | None = None
     _moved: str | None = None
+    # When its processor began, by time.perf_counter.
+    _began = math.inf
 
     def __init__(self, queue: Any, stored: Stored) -> None:
         """Made by queues and workers."""

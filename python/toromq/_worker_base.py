@@ -9,6 +9,7 @@ import inspect
 import math
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
@@ -354,6 +355,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
 
     def _begin_run(self, job: JobFields[Any, Any]) -> None:
         """Note that a job begins; raises where it was told to end before."""
+        job._began = time.perf_counter()
         run = (job.id, job.token)
         self._running[run] = job
         if self._unbegun and (reason := self._unbegun.pop(run, None)) is not None:
@@ -370,7 +372,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         watched = bool(self._listeners.get("completed"))
         if watched:
             self._results[job.id, job.token] = (self._for_listener(job), result)
-        if not native.complete(job.id, job.token, text, watched):
+        if not native.complete(job.id, job.token, text, watched, time.perf_counter() - job._began):
             self._results.pop((job.id, job.token), None)
             self._went_on(job, "returned")
 
@@ -378,7 +380,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         self, native: _bridge.NativeWorker, job: JobFields[Any, Any], error: BaseException, delay: float | None
     ) -> None:
         self._errors[job.id, job.token] = error
-        if not native.fail(job.id, job.token, *failure_of(error), delay):
+        if not native.fail(job.id, job.token, *failure_of(error), delay, time.perf_counter() - job._began):
             self._errors.pop((job.id, job.token), None)
             self._went_on(job, f"raised {type(error).__name__}: {failure_of(error).reason}")
 

@@ -31,7 +31,7 @@ class QueueFigures(QueueGetters[DataT, ResultT]):
         Names and format are those of BullMQ. The totals only count what workers with the option `metrics` did.
         `global_labels` are added to every sample. What this process itself did is told by `toromq.metrics.render`.
         """
-        labels = check_labels(global_labels, ("queue", "state"))
+        labels = check_labels("global_labels", global_labels, ("queue", "state"))
         counts = await self.get_job_counts()
         completed = await self.get_metrics("completed", 0, 0)
         failed = await self.get_metrics("failed", 0, 0)

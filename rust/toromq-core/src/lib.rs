@@ -10,5 +10,6 @@ pub mod keys;
 pub mod link;
 pub mod queue;
 pub mod scripts;
+pub mod telemetry;
 pub mod waits;
 pub mod worker;

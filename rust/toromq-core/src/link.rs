@@ -1,7 +1,13 @@
 //! A connection that is made when needed and made anew after it broke. It never sends anything twice by itself: whether
 //! an operation whose reply was lost may be repeated is for its caller to decide.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
 
@@ -10,6 +16,7 @@ use crate::{
     error::{Error, Outcome, Result},
     keys::QueueKeys,
     scripts::Script,
+    telemetry,
 };
 
 /// Words in a refusal that says "not now": nothing was done, and the same may work later.
@@ -137,6 +144,7 @@ pub struct Link {
     client_name: Option<String>,
     // An async mutex: it is held while connecting, so that callers who come meanwhile share the new connection.
     current: tokio::sync::Mutex<Current>,
+    reconnects: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -157,6 +165,7 @@ impl Link {
             settings: settings.clone(),
             client_name: settings.client_name.clone(),
             current: tokio::sync::Mutex::default(),
+            reconnects: telemetry::reconnects(),
         }
     }
 
@@ -168,6 +177,7 @@ impl Link {
             settings: settings.clone(),
             client_name: Some(client_name),
             current: tokio::sync::Mutex::default(),
+            reconnects: telemetry::reconnects(),
         }
     }
 
@@ -219,6 +229,9 @@ impl Link {
                 .await;
         }
         current.connection = Some(connection.clone());
+        if current.number > 0 {
+            self.reconnects.fetch_add(1, Ordering::Relaxed);
+        }
         current.number += 1;
         Ok((connection, current.number))
     }

@@ -7,6 +7,7 @@ mod pool;
 mod port;
 mod queue;
 mod runtime;
+mod telemetry;
 mod waits;
 mod worker;
 
@@ -55,6 +56,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(to_json, module)?)?;
     module.add_function(wrap_pyfunction!(from_json, module)?)?;
     module.add_function(wrap_pyfunction!(scripts, module)?)?;
+    module.add_function(wrap_pyfunction!(telemetry::telemetry, module)?)?;
     module.add_function(wrap_pyfunction!(runtime::shutdown, module)?)?;
     Ok(())
 }

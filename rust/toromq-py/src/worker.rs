@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use pyo3::prelude::*;
@@ -228,6 +229,15 @@ impl Drop for NativeWorker {
     }
 }
 
+impl NativeWorker {
+    fn note_run(&self, id: &str, token: &str, ran: f64) {
+        // Below 0 where it did not begin.
+        if let Ok(ran) = Duration::try_from_secs_f64(ran) {
+            self.running.worker.note_run(id, token, ran);
+        }
+    }
+}
+
 #[pymethods]
 impl NativeWorker {
     /// Starts it. Jobs for threads are fetched with `take`, the others come through the port: `routes` says which by the
@@ -291,7 +301,16 @@ impl NativeWorker {
     }
 
     /// False, as for `fail`, where the job's lock was lost.
-    fn complete(&self, id: String, token: String, returnvalue: &[u8], watched: bool) -> bool {
+    /// `ran` is how many seconds its processor took.
+    fn complete(
+        &self,
+        id: String,
+        token: String,
+        returnvalue: &[u8],
+        watched: bool,
+        ran: f64,
+    ) -> bool {
+        self.note_run(&id, &token, ran);
         let outcome = JobOutcome::Completed {
             returnvalue: returnvalue.to_vec(),
             watched,
@@ -299,6 +318,7 @@ impl NativeWorker {
         self.running.worker.finish(id, token, outcome)
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn fail(
         &self,
         id: String,
@@ -307,7 +327,9 @@ impl NativeWorker {
         stack: Option<String>,
         unrecoverable: bool,
         delay: Option<f64>,
+        ran: f64,
     ) -> bool {
+        self.note_run(&id, &token, ran);
         let outcome = JobOutcome::Failed {
             reason,
             stack,

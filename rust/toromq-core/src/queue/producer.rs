@@ -14,6 +14,7 @@ use crate::{
     keys::QueueKeys,
     link::{Call, Link, integer, items, text},
     scripts::{self, Code},
+    telemetry::{self, Activity},
 };
 
 /// A job to add. Everything was checked by the caller.
@@ -173,6 +174,7 @@ pub(super) struct Producer {
     last: i64,
     /// The last event we know of.
     event: Seen,
+    activity: Arc<Activity>,
 }
 
 /// An event, and when we had heard of it.
@@ -214,6 +216,7 @@ impl Producer {
         max_events: Option<u64>,
     ) -> Self {
         Self {
+            activity: telemetry::of(&keys),
             keys,
             link,
             version,
@@ -245,6 +248,8 @@ impl Producer {
                 .unwrap_or_else(Instant::now);
             let jobs: Vec<&NewJob> = gathered.iter().flat_map(|request| &request.jobs).collect();
             let (added, error) = self.add_all(&jobs, deadline).await;
+            let new = added.iter().flatten().filter(|added| !added.duplicate);
+            Activity::count(&self.activity.added, new.count());
             let mut added = added.into_iter();
             for request in gathered {
                 let own: Vec<_> = added.by_ref().take(request.jobs.len()).collect();

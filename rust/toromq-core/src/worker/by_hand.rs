@@ -1,5 +1,7 @@
 //! Taking and finishing jobs one by one, without a worker's loop.
 
+use std::sync::Arc;
+
 use super::{
     JobOutcome, WorkerSettings,
     exchange::{fetched_job, prepare},
@@ -14,6 +16,7 @@ use crate::{
     keys::QueueKeys,
     link::{Link, integer, items},
     scripts::Code,
+    telemetry::{self, Activity},
 };
 
 /// Takes and finishes jobs for a user who runs them without a worker's loop. Locks are not renewed.
@@ -23,6 +26,7 @@ pub struct ByHand {
     link: Link,
     blocking: Link,
     settings: WorkerSettings,
+    activity: Arc<Activity>,
 }
 
 impl ByHand {
@@ -31,6 +35,7 @@ impl ByHand {
     pub fn new(connection: &ConnectionSettings, keys: QueueKeys, settings: WorkerSettings) -> Self {
         let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name));
         Self {
+            activity: telemetry::of(&keys),
             link: Link::new(connection),
             blocking,
             keys,
@@ -57,7 +62,11 @@ impl ByHand {
         let fetched = items(self.link.call(&call).await?).into_iter().nth(1);
         let jobs = fetched.and_then(|fetched| items(fetched).into_iter().next());
         let job = jobs.and_then(|jobs| items(jobs).into_iter().next());
-        Ok(job.and_then(|job| fetched_job(job, token)))
+        let job = job.and_then(|job| fetched_job(job, token));
+        if let Some(job) = &job {
+            self.activity.note_start(job, wall_ms());
+        }
+        Ok(job)
     }
 
     /// Writes down what became of a job that is locked under `record.token`.
@@ -72,12 +81,18 @@ impl ByHand {
         let codes = items(self.link.call(&call).await?).into_iter().next();
         let code = codes.and_then(|codes| items(codes).first().map(integer));
         match code.and_then(Code::from_value) {
-            Some(code) => Err(Error::Script {
-                operation: "finish",
-                code,
-                job_id: record.id,
-            }),
-            None => Ok(()),
+            Some(code) => {
+                Activity::count(&self.activity.refused, 1);
+                Err(Error::Script {
+                    operation: "finish",
+                    code,
+                    job_id: record.id,
+                })
+            }
+            None => {
+                entry.note_end(&self.activity);
+                Ok(())
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     keys::QueueKeys,
     link::{Call, integer, items, text},
     scripts::{self, Code},
+    telemetry::Activity,
 };
 
 /// What a fetch brought, beyond the jobs themselves.
@@ -186,6 +187,7 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
             let record = Arc::new(record);
             let job = Held {
                 record: Arc::clone(&record),
+                since: Instant::now(),
                 renewed: sent,
                 expires: sent + Duration::from_millis(shared.settings.lock_duration),
                 lost: false,
@@ -261,6 +263,7 @@ fn remove(shared: &Shared, entry: &Entry) -> Option<Held> {
 fn settle(shared: &Shared, entry: &Entry, code: i64) -> Option<Entry> {
     match Code::from_value(code) {
         None => {
+            entry.note_end(&shared.activity);
             let held = remove(shared, entry);
             match entry.outcome {
                 "completed" if entry.watched => {
@@ -304,6 +307,7 @@ fn settle(shared: &Shared, entry: &Entry, code: i64) -> Option<Entry> {
             )
         }
         Some(code) => {
+            Activity::count(&shared.activity.refused, 1);
             if let Some(held) = remove(shared, entry).filter(|held| !held.lost) {
                 shared.lose(vec![held.record]);
             }

@@ -36,6 +36,7 @@ use crate::{
     keys::QueueKeys,
     link::Link,
     scripts::Code,
+    telemetry::{self, Activity, CountingSink},
 };
 
 /// What a worker is told at its start. Durations in milliseconds but for `drain_delay`.
@@ -137,6 +138,8 @@ pub trait Sink: Send + Sync + 'static {
 /// A job this worker has made active.
 struct Held {
     record: Arc<JobRecord>,
+    /// Since when this worker has it.
+    since: Instant,
     /// When the lock was last known to be set; measured from before the command was sent.
     renewed: Instant,
     /// When it runs out unless it is renewed before.
@@ -175,6 +178,7 @@ struct Shared {
     /// What all of its lock tokens begin with.
     token: String,
     exchanges: AtomicU64,
+    activity: Arc<Activity>,
 }
 
 /// How far a worker is on its way to its end.
@@ -268,7 +272,13 @@ impl Worker {
     ) -> Self {
         let (finished, outcomes) = mpsc::unbounded_channel();
         let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name));
+        let activity = telemetry::of(&keys);
+        let sink = Arc::new(CountingSink {
+            activity: Arc::clone(&activity),
+            inner: sink,
+        });
         let shared = Arc::new(Shared {
+            activity,
             commands: Link::new(connection),
             upkeep: Link::new(connection),
             held: Mutex::default(),
@@ -329,6 +339,15 @@ impl Worker {
             self.shared.wake.notify_one();
         }
         is_ours
+    }
+
+    /// Notes how long the processor took whose run ends now, before [`Worker::finish`].
+    pub fn note_run(&self, id: &str, token: &str, ran: Duration) {
+        let held = self.shared.held();
+        let job = held.get(id).filter(|job| job.record.token == token);
+        if let Some(since) = job.map(|job| job.since) {
+            self.shared.activity.note_run(since.elapsed(), ran);
+        }
     }
 
     /// The runs, by id and token, whose outcome is not known: those of all jobs, or of one.

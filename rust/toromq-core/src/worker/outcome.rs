@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{JobOutcome, WorkerSettings};
-use crate::{backoff, clock::wall_ms, job::JobRecord};
+use crate::{backoff, clock::wall_ms, job::JobRecord, telemetry::Activity};
 
 /// One job of a batch, as the script takes it.
 #[derive(Debug, Clone)]
@@ -43,6 +43,18 @@ impl Entry {
             watched: true,
             limited: false,
         }
+    }
+
+    /// Counts what was written.
+    pub(super) fn note_end(&self, activity: &Activity) {
+        let count = match self.outcome {
+            "completed" => &activity.completed,
+            "failed" => &activity.failed,
+            "retry" => &activity.retried,
+            "delay" if !self.flag.is_empty() => &activity.retried,
+            _ => &activity.put_back,
+        };
+        Activity::count(count, 1);
     }
 }
 
