@@ -175,15 +175,15 @@ async def _asleep(keys: QueueKeys, count: int = 1) -> None:
 async def test_a_rate_limit_is_kept_and_used_up_by_five_workers(
     toromq: OurSide, node: NodeSide, keys: QueueKeys, whose: str
 ) -> None:
-    most, duration, rounds = 20, 250, 16
+    most, duration, rounds = 20, 400, 12
     await toromq.add_bulk([("n", {}, {})] * most * rounds)
     options: dict[str, Any] = {"concurrency": 4}
     if whose == "the workers'":
         options["limiter"] = {"max": most, "duration": duration}
     else:
         await node.call("set_global_rate_limit", most, duration)
-    # A job lasts so long that a worker alone takes no more than half of what may start.
-    script = {"name": "sleep", "ms": duration // 3}
+    # A worker alone can use up the limit, but none before all have had their first jobs of a window.
+    script = {"name": "sleep", "ms": duration // 16}
     for number in range(2):
         await toromq.doomed_worker(script, workers=2, name=f"ours-{number}", **options)
     await node.worker(script, name="theirs", **options)
@@ -197,9 +197,8 @@ async def test_a_rate_limit_is_kept_and_used_up_by_five_workers(
     for first in range(len(starts)):
         within = [start for start in starts[first : first + 2 * most] if start < starts[first] + duration]
         assert len(within) <= 2 * most - 1
-    # All that may start does: every window but the last is full, give or take one that the machine stopped in.
-    full = [window for window in by_window[:-1] if len(window) == most]
-    assert len(full) >= len(by_window) - 2, list(map(len, by_window))
+    # All that may start does: every window but the last is full, give or take what the machine stopped in.
+    assert sum(map(len, by_window[:-1])) >= 0.95 * most * (len(by_window) - 1), list(map(len, by_window))
     # The next window begins when the last one ends. The middle of all, for the machine may be busy at times.
     pace = statistics.median(later[0] - window[0] for window, later in itertools.pairwise(by_window))
     assert duration <= pace <= duration / 0.95

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from tests.interop.sides import Side
 
 pytestmark = pytest.mark.asyncio
+
+_MINUTE = 60_000
 
 
 async def _metrics(side: Side, *arguments: Any) -> dict[str, Any]:
@@ -55,3 +58,65 @@ async def test_our_text_for_prometheus_is_that_of_node(
     told = await ours.call("export_prometheus_metrics", *arguments)
     assert told == await node.call("export_prometheus_metrics", *arguments)
     assert 'state="waiting"' in told
+
+
+# --- what workers write -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["completed", "failed"])
+async def test_workers_of_both_sides_feed_one_series(pair: Pair, target: str) -> None:
+    script = {"completed": "value", "failed": "fail"}[target]
+    for side in (pair.a, pair.b, pair.a):
+        await side.add_bulk([("n", {}, {})] * 3)
+        worker = await side.worker(script, metrics=5)
+        await worker.said(target, count=3)
+        await worker.close()
+    assert pair.keys.redis.hget(pair.keys(f"metrics:{target}"), "count") == "9"
+    # Nobody counts without the option.
+    await pair.a.add("n", {})
+    worker = await pair.b.worker(script)
+    await worker.said(target)
+    told = await _metrics(pair.a, target)
+    assert told == await _metrics(pair.b, target)
+    assert told["meta"]["count"] == 9
+    # Nothing, unless the test began in one minute and ended in another.
+    assert sum(told["data"]) == told["meta"]["prevCount"]
+    assert not pair.keys.redis.exists(pair.keys(f"metrics:{({'completed', 'failed'} - {target}).pop()}"))
+
+
+@pytest.mark.parametrize(
+    ("ago", "count", "previous", "points", "most"),
+    [
+        pytest.param(None, None, None, [], 5, id="the first job"),
+        pytest.param(0, 5, 2, [1], 5, id="in the same minute"),
+        pytest.param(1, 5, 2, [1], 5, id="in the next minute"),
+        pytest.param(3, 5, 0, [], 5, id="three minutes later"),
+        pytest.param(3, 5, 0, [7, 8, 9, 10], 5, id="more points than are kept"),
+        pytest.param(30, 5, 1, [7, 8], 4, id="more minutes than are kept"),
+        pytest.param(2, 5, 1, [7], 1, id="one point"),
+        pytest.param(-5, 5, 1, [7], 4, id="a clock that was ahead"),
+    ],
+)
+async def test_the_minutes_of_a_series_roll_over_alike(
+    side: Side, keys: QueueKeys, ago: int | None, count: int | None, previous: int | None, points: list[int], most: int
+) -> None:
+    then = 0
+    if ago is not None:
+        assert count is not None
+        assert previous is not None
+        then = time.time_ns() // 1_000_000 - ago * _MINUTE
+        _store(keys, "completed", count, then, previous, *points)
+    job_id = await side.add("n", {})
+    worker = await side.worker("value", metrics=most)
+    await worker.said("completed", job_id=job_id)
+    now = int(keys.redis.hget(keys(job_id), "finishedOn") or 0)
+    # The rule of the wire.
+    before = count or 0
+    expected = {"count": before + 1, "prevTS": then, "prevCount": previous or 0}
+    minutes = min(now // _MINUTE - then // _MINUTE, most)
+    if ago is None:
+        expected["prevTS"] = now
+    elif minutes > 0:
+        points = ([0] * (minutes - 1) + [before - (previous or 0)] + points)[:most]
+        expected |= {"prevTS": now, "prevCount": before}
+    assert await _metrics(side, "completed") == {"meta": expected, "data": points, "count": len(points)}
