@@ -130,8 +130,19 @@ class NodeSide(Side):
     async def update_progress(self, job_id: str, value: Any) -> None:
         await self.peer.call(self.handle, "updateJobProgress", job_id, value)
 
-    async def call(self, operation: str, /, *arguments: Any) -> Any:
-        return await self.peer.call(self.handle, _camel_word(operation), *arguments)
+    async def call(self, operation: str, /, *arguments: Any, **options: Any) -> Any:
+        given = (*arguments, _camel(options)) if options else arguments
+        try:
+            return await self.peer.call(self.handle, _camel_word(operation), *given)
+        except NodePeerError as error:
+            raise RefusedError(str(error), _code(error)) from error
+
+    async def on_job(self, job_id: str, operation: str, /, *arguments: Any, **options: Any) -> Any:
+        given = (*arguments, _camel(options)) if options else arguments
+        try:
+            return await self.peer.job(self.handle, job_id, _camel_word(operation), *given)
+        except NodePeerError as error:
+            raise RefusedError(str(error), _code(error)) from error
 
     async def worker(
         self, script: Script | str, *, backoff_delays: list[int] | None = None, **options: Any

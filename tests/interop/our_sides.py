@@ -223,8 +223,21 @@ class OurSide(Side):
     async def update_progress(self, job_id: str, value: Any) -> None:
         await self._done(self._queue.update_job_progress, job_id, value)
 
-    async def call(self, operation: str, /, *arguments: Any) -> Any:
-        answer = await self._done(getattr(self._queue, operation), *arguments)
+    async def call(self, operation: str, /, *arguments: Any, **options: Any) -> Any:
+        return await self._asked(self._queue, operation, *arguments, **options)
+
+    async def on_job(self, job_id: str, operation: str, /, *arguments: Any, **options: Any) -> Any:
+        job = await self._done(self._queue.get_job, job_id)
+        assert job is not None, f"there is no job {job_id}"
+        return await self._asked(job, operation, *arguments, **options)
+
+    async def _asked(self, of: Any, operation: str, *arguments: Any, **options: Any) -> Any:
+        from toromq.errors import ScriptError
+
+        try:
+            answer = await self._done(getattr(of, operation), *arguments, **options)
+        except (TypeError, ValueError, ScriptError) as error:
+            raise RefusedError(str(error), getattr(error, "code", None)) from error
         return answer._asdict() if hasattr(answer, "_asdict") else answer
 
     async def worker(

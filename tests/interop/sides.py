@@ -170,8 +170,16 @@ class Side(ABC):
         """Sets a job's progress through the queue."""
 
     @abstractmethod
-    async def call(self, operation: str, /, *arguments: Any) -> Any:
-        """Any other operation of the queue, by its name in Python; a result with named parts comes as a dict."""
+    async def call(self, operation: str, /, *arguments: Any, **options: Any) -> Any:
+        """Any other operation of the queue, by its name in Python; a result with named parts comes as a dict.
+
+        Raises:
+            RefusedError: The queue turned it down.
+        """
+
+    @abstractmethod
+    async def on_job(self, job_id: str, operation: str, /, *arguments: Any, **options: Any) -> Any:
+        """The same for an operation of a job that exists."""
 
     @abstractmethod
     async def worker(

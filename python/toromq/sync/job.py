@@ -262,7 +262,9 @@ class Job(JobFields[DataT, ResultT]):
         return removed
 
     def remove_unprocessed_children(self) -> int:
-        """Delete its pending children and all below them, but for those that run or have failed; give how many."""
+        """Delete its pending children and the pending ones below them; give how many children. Those that run stay, and
+        those that have finished.
+        """
         return cast(int, port().call(self._queue._native().remove_unprocessed_children, self.id))
 
     def move_to_delayed(self, timestamp: int | datetime, token: str | None = None) -> None:

@@ -122,6 +122,14 @@ def test_a_child_that_is_no_longer_pending_changes_nothing(mail: Queue) -> None:
     assert cleaned(mail) == {"a": None}
 
 
+def test_a_parent_that_is_gone_is_left_alone(mail: Queue, boss: Queue) -> None:
+    mail.add(NewJob(job_id="a"))
+    boss.add(NewJob())
+    adopt(boss, "p", mail, "a")
+    assert cleaned(mail) == {"a": None}
+    boss.redis.delete(boss.key("p:dependencies"))
+
+
 def test_the_deduplication_window_of_a_parent_goes_too(mail: Queue) -> None:
     mail.add(NewJob(job_id="a"))
     waits(mail, "p", deid="x")

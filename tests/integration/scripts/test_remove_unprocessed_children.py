@@ -97,16 +97,37 @@ def test_those_below_them_go_as_well(mail: Queue, boss: Queue) -> None:
     assert mail.redis.exists(boss.key("b"), boss.key("b:dependencies"), mail.key("d")) == 0
 
 
-@pytest.mark.parametrize("locked", [True, False])
-def test_a_child_stays_while_one_below_it_runs(mail: Queue, boss: Queue, locked: bool) -> None:
+def test_one_below_them_that_runs_stays(mail: Queue, boss: Queue) -> None:
     mail.activate(NewJob(job_id="d"))
+    mail.add(NewJob(job_id="e"))
     waits(boss, "p", "b")
     adopt(boss, "p", boss, "b")
-    adopt(boss, "b", mail, "d")
-    if not locked:
-        mail.redis.delete(mail.key("d:lock"))
-    assert remove(boss).reply == (0 if locked else 1)
-    assert mail.redis.exists(boss.key("b")) == (1 if locked else 0)
+    adopt(boss, "b", mail, "d", "e")
+    _, changed = remove(boss)
+    assert changed == {
+        **{"p:dependencies": None, "waiting-children": None, "b": None, "b:dependencies": None, "wait": ["p"]},
+        **{"mail:e": None, "mail:wait": None, "mail:events": [event("removed", "e", prev="wait")]},
+        **{"marker": {"0": 0}, "meta": {"opts.maxLenEvents": "10000"}},
+        "events": [event("waiting", "p", prev="waiting-children"), event("removed", "b", prev="waiting-children")],
+    }
+
+
+@pytest.mark.parametrize("outcome", ["processed", "failed", "unsuccessful", "dependencies"])
+def test_those_below_them_that_are_done_stay(mail: Queue, boss: Queue, outcome: str) -> None:
+    mail.activate(NewJob(job_id="d"))
+    mail.finish(End("d", "completed" if outcome == "processed" else "failed", number=1))
+    mail.put("d", named(boss, "b"))
+    waits(boss, "p", "b")
+    adopt(boss, "p", boss, "b")
+    if outcome == "unsuccessful":
+        boss.redis.zadd(boss.key("b:unsuccessful"), {mail.key("d"): NOW})
+    elif outcome == "dependencies":
+        boss.redis.sadd(boss.key("b:dependencies"), mail.key("d"))
+    else:
+        boss.redis.hset(boss.key(f"b:{outcome}"), mail.key("d"), "1")
+    reply, changed = remove(boss)
+    assert (reply, changed["b"], changed[f"b:{outcome}"]) == (1, None, None)
+    assert not [key for key in changed if key.startswith("mail:")]
 
 
 def test_a_child_that_is_done_does_not_keep_another(mail: Queue, boss: Queue) -> None:

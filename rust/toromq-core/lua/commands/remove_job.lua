@@ -28,5 +28,5 @@ end
 if is_locked_tree(job_key, children) then
   return 0
 end
-remove_tree(q, id, children, nil)
+remove_tree(q, id, children and 'all', nil)
 return 1

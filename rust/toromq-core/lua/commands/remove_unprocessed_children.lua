@@ -1,5 +1,6 @@
 --[[
-  remove_unprocessed_children: delete the pending children of a job, but for those that run and those that have failed.
+  remove_unprocessed_children: delete the pending children of a job, and those pending below them, but for the ones that
+  run and those that have failed.
 
   KEYS
     1 job   HASH    the job
@@ -15,15 +16,15 @@ local job_key = KEYS[1]
 local base, id = ARGV[1], ARGV[2]
 -- @include "includes/queue_keys"
 -- @include "includes/split_job_key"
--- @include "includes/is_locked_tree"
+-- @include "includes/is_kept_pending"
 -- @include "includes/remove_tree"
 
 local parent = { job_key, id, queue_keys(base) }
 local removed = 0
 for _, child_key in ipairs(redis.call('SMEMBERS', job_key .. ':dependencies')) do
   local cq, child_id = split_job_key(child_key)
-  if cq and not redis.call('ZSCORE', cq.failed, child_id) and not is_locked_tree(child_key, true) then
-    remove_tree(cq, child_id, true, parent)
+  if cq and not is_kept_pending(cq, child_id, child_key) then
+    remove_tree(cq, child_id, 'pending', parent)
     removed = removed + 1
   end
 end

@@ -11,7 +11,7 @@
 local function detach_hard(q, job_key, parent_key, parent_json)
   while parent_key do
     local key, id, pq = parent_of(parent_key, parent_json)
-    if not key or redis.call('SREM', key .. ':dependencies', job_key) == 0
+    if not key or redis.call('EXISTS', key) == 0 or redis.call('SREM', key .. ':dependencies', job_key) == 0
       or redis.call('SCARD', key .. ':dependencies') > 0
       or redis.call('ZREM', pq.waiting_children, id) == 0 then
       return

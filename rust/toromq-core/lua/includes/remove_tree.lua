@@ -4,8 +4,12 @@
 -- @include "includes/leave_state"
 -- @include "includes/drop_deduplication"
 -- @include "includes/max_events"
+-- @include "includes/is_kept_pending"
 --[[
-  remove_tree: remove a job, and with `children` everything below it.
+  remove_tree: remove a job, and with `children` what is below it.
+
+  `children` is "all", or "pending" for those that have still to run: then jobs that are finished stay, and those that a
+  worker runs; or nil.
 
   A job that is reached through its parent is detached from that one, whatever it believes itself; `parent` is
   { key, id, queue keys } or nil. A stack, since trees may be deeper than Lua likes to recurse. Jobs that were given new
@@ -23,7 +27,7 @@ local function remove_tree(q, id, children, parent)
       detach_from(job_key, above[1], above[2], above[3])
     end
     local below = {}
-    if children then
+    if children == 'all' then
       for _, name in ipairs({ ':processed', ':failed' }) do
         for _, child in ipairs(redis.call('HKEYS', job_key .. name)) do
           below[#below + 1] = child
@@ -32,6 +36,8 @@ local function remove_tree(q, id, children, parent)
       for _, child in ipairs(redis.call('ZRANGE', job_key .. ':unsuccessful', 0, -1)) do
         below[#below + 1] = child
       end
+    end
+    if children then
       for _, child in ipairs(redis.call('SMEMBERS', job_key .. ':dependencies')) do
         below[#below + 1] = child
       end
@@ -62,7 +68,8 @@ local function remove_tree(q, id, children, parent)
     else
       top.at = top.at + 1
       local cq, child_id = split_job_key(child_key)
-      if cq and not entered[child_key] then
+      local stays = children == 'pending' and cq and is_kept_pending(cq, child_id, child_key)
+      if cq and not stays and not entered[child_key] then
         entered[child_key] = true
         stack[#stack + 1] = enter(cq, child_id, { top.key, top.id, top.queue })
       end
