@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "toromq"
-FILES = ("job.py", "queue_getters.py", "queue_limits.py", "queue_metrics.py", "queue.py", "worker.py")
+FILES = ("job.py", "queue_getters.py", "queue_limits.py", "queue_metrics.py", "queue.py", "sandbox_job.py", "worker.py")
 NOTICE = "# Made from ../{name} by tools/make_sync.py; change that one.\n"
 RULES = (
     (r"(?m)^( *)async (def|with|for)\b", r"\1\2"),
     (r"\bawait ", ""),
+    (r"asyncio\.wait_for\((.*)\.wait\(\), (.*)\)", r"\1.wait(\2)"),
     (r"\bAsyncListeners\b", "Listeners"),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"__aenter__", "__enter__"),
@@ -40,7 +41,7 @@ def blocking(name: str) -> str:
     text = NOTICE.format(name=name) + re.sub(r"\n+\Z", "\n", text)
     command = [sys.executable, "-m", "ruff", "check", "--quiet", "--fix-only", "--select", "I,F401"]
     command += ["--stdin-filename", str(PACKAGE / "sync" / name), "-"]
-    if "blocking_port" not in text:
+    if re.search(r"\bport\(", text) and "blocking_port" not in text:
         raise SystemExit(f"{name}: write the import from toromq._bridge in one line")
     return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 

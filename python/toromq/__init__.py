@@ -22,6 +22,7 @@ from toromq.errors import (
     PendingChildrenError,
     RateLimitError,
     RedisConnectionError,
+    SandboxError,
     SchedulerConflictError,
     ScriptError,
     SerializationError,
@@ -45,10 +46,12 @@ from toromq.options import (
     ParentOptions,
     QueueMeta,
     RateLimit,
+    SandboxOptions,
     TelemetryOptions,
     WorkerInfo,
 )
 from toromq.queue import Queue
+from toromq.sandbox_job import SandboxJob
 from toromq.worker import Worker
 
 __all__ = [
@@ -85,6 +88,9 @@ __all__ = [
     "RateLimit",
     "RateLimitError",
     "RedisConnectionError",
+    "SandboxError",
+    "SandboxJob",
+    "SandboxOptions",
     "SchedulerConflictError",
     "ScriptError",
     "SerializationError",

@@ -26,7 +26,8 @@ def failure_of(error: BaseException) -> Failure:
     except Exception:
         reason = f"{type(error).__name__}, whose message could not be made"
     try:
-        stack = "".join(traceback.format_exception(error))
+        # One that came from another process brings the traceback it had there.
+        stack = getattr(error, "_stack", None) or "".join(traceback.format_exception(error))
     except Exception as broken:
         # Python asks the exception for its notes, and a SyntaxError for its text; either may be anything.
         stack = f"{reason}\n(its traceback could not be made: {type(broken).__name__})"

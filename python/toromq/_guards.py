@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
@@ -19,3 +20,8 @@ def is_tuple(value: Any) -> TypeGuard[tuple[Any, ...]]:
 def is_collection(value: Any) -> TypeGuard[Iterable[Any]]:
     """Whether it is what JSON has a list for."""
     return isinstance(value, list | tuple | set | frozenset)
+
+
+def is_path(value: Any) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether it is a text or a path."""
+    return isinstance(value, str | os.PathLike)

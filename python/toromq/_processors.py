@@ -29,7 +29,8 @@ class Processors:
     def add(self, name: str | None, given: Any) -> None:
         """Let a function run the jobs of this name, or with None those that no other runs."""
         if not callable(given):
-            raise ConfigurationError(f"processor: got {given!r}; allowed is a function that takes a job")
+            more = ", or a text that names one" if name is None else ""
+            raise ConfigurationError(f"processor: got {given!r}; allowed is a function that takes a job{more}")
         if name is not None:
             text("name", name)
         if name in self._by_name:

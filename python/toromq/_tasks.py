@@ -19,7 +19,7 @@ from toromq._job_fields import Run, Stored
 # How long jobs that never wait may keep the event loop from everything else.
 _TURN = 0.005
 # How long a job that was cancelled may go on before nobody waits for it any more.
-_LAST_TURN = 5
+LAST_TURN = 5
 
 
 class _JobTask(asyncio.Task[None]):
@@ -114,7 +114,7 @@ class TaskRunner:
         for task in tasks:
             task.cancel(reason)
         if tasks:
-            await asyncio.wait(tasks, timeout=_LAST_TURN)
+            await asyncio.wait(tasks, timeout=LAST_TURN)
 
     @staticmethod
     def was_cancelled() -> bool:

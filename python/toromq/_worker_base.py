@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 from toromq import _bridge
 from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
 from toromq._failure import HOPELESS, failure_of
-from toromq._guards import is_mapping
+from toromq._guards import is_mapping, is_path
 from toromq._job_fields import DataT, JobFields, ResultT, Run, Stored
 from toromq._listeners import Listeners
 from toromq._processors import Processors
@@ -36,6 +36,7 @@ from toromq.errors import (
 from toromq.options import (
     KeepJobs,
     RateLimit,
+    SandboxOptions,
     check_client_name,
     check_prefix,
     check_queue_name,
@@ -47,6 +48,7 @@ from toromq.options import (
 )
 
 if TYPE_CHECKING:
+    from toromq._sandbox.pool import Pool
     from toromq.types import Adapter
 
 # What a processor raises to say where its job goes.
@@ -78,7 +80,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
     def __init__(
         self,
         queue_name: str,
-        processor: Callable[[Any], Any] | None = None,
+        processor: Callable[[Any], Any] | str | os.PathLike[str] | None = None,
         /,
         *,
         connection: Connection | str | None = None,
@@ -102,13 +104,15 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         backoff_strategy: Callable[..., Any] | None = None,
         data_type: type[DataT] | Adapter | None = None,
         result_type: type[ResultT] | Adapter | None = None,
+        sandbox: SandboxOptions | None = None,
     ) -> None:
         """See Worker."""
         self.queue_name = check_queue_name(queue_name)
         super().__init__(f"worker of {self.queue_name}")
+        self._sandbox = _sandbox_of(processor, sandbox, data_type, result_type)
         self._processors = Processors(allow_async=self._job_type is not self._blocking_job_type)
         if processor is not None:
-            self._processors.add(None, processor)
+            self._processors.add(None, self._sandbox or processor)
         if backoff_strategy is not None and not callable(backoff_strategy):
             raise ConfigurationError(f"backoff_strategy: got {backoff_strategy!r}; allowed is a function")
         # Part of a client's name, by which others see which workers there are.
@@ -133,6 +137,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             remove_on_complete=remove_on_complete,
             remove_on_fail=remove_on_fail,
         )
+        if self._sandbox is not None:
+            self._sandbox.set_most(concurrency)
         # The only one; None where a job's name decides.
         self._processor: Callable[[Any], Any] | None = None
         self._backoff_strategy = backoff_strategy
@@ -181,6 +187,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         self._is_forced = True
         for job in list(self._running.values()):
             job._cancellation.set(WORKER_CLOSES)
+        if self._sandbox is not None:
+            self._sandbox.kill()
 
     def _refuse_inside(self) -> None:
         if getattr(self._inside, "running", False):
@@ -292,6 +300,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
     @concurrency.setter
     def concurrency(self, value: int) -> None:
         self._options["concurrency"] = whole("concurrency", value, 1, 100_000)
+        if self._sandbox is not None:
+            self._sandbox.set_most(value)
         if self._native is not None and self._native.set_concurrency(value):
             self._start_thread(self._native)
 
@@ -335,8 +345,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         elif event == "error":
             self._tell("error", value)
         elif event == "closed":
-            self._closed()
-            self._tell("closed")
+            self._end_children()
 
     def _lost(self, run: Run) -> None:
         """Stop the processor of a job whose lock is gone, where that can be done."""
@@ -361,6 +370,16 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if self._unbegun and (reason := self._unbegun.pop(run, None)) is not None:
             job._cancellation.set(reason, fails=True)
             raise JobCancelledError(reason)
+
+    def _end_children(self) -> None:
+        """Nothing more comes from the engine: end the child processes, then be closed."""
+        if self._sandbox is not None:
+            self._sandbox.close()
+        self._is_over()
+
+    def _is_over(self) -> None:
+        self._closed()
+        self._tell("closed")
 
     def _closed(self) -> None:
         """Nothing more comes from the engine."""
@@ -520,6 +539,22 @@ def as_delay(answer: Any) -> float | None:
 
 async def _wait_for(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
+
+
+def _sandbox_of(
+    processor: Callable[[Any], Any] | str | os.PathLike[str] | None,
+    options: SandboxOptions | None,
+    data_type: Any,
+    result_type: Any,
+) -> Pool | None:
+    if not is_path(processor):
+        if options is not None:
+            raise ConfigurationError("sandbox: these options are for processors in child processes; this is none")
+        return None
+    # Only here: starting processes takes modules that most programs have no use for.
+    from toromq._sandbox.pool import Pool
+
+    return Pool(processor, options or SandboxOptions(), data_type, result_type)
 
 
 def _reason(given: Any) -> str:

@@ -116,6 +116,18 @@ def not_all_added(outcomes: Sequence[Any], added: Sequence[Any]) -> ScriptError:
     return error
 
 
+class SandboxError(ToroError):
+    """A processor in a child process raised an exception that is not one of these, or the process ended under its job.
+
+    The message is that of the exception, or says by which signal or exit code the process ended; `type` is the name of
+    the exception's class, empty where the process ended. The traceback from the child is the `__cause__`.
+    """
+
+    def __init__(self, message: str, type: str = "") -> None:
+        super().__init__(message)
+        self.type = type
+
+
 class JobControl(Exception):
     """The base of what a processor raises to steer its job rather than to complain."""
 

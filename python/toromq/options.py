@@ -231,6 +231,19 @@ class JobOptions(TypedDict, total=False):
     telemetry: TelemetryOptions
 
 
+class SandboxOptions(NamedTuple):
+    """How a worker treats the child processes that its processor runs in.
+
+    Attributes:
+        kill_after: how long a job that is cancelled may go on before its child gets SIGTERM, and as long again before
+            SIGKILL, in milliseconds or as a timedelta.
+        max_jobs: after how many jobs a child is replaced, for processors that leak; None for never.
+    """
+
+    kill_after: int | timedelta = 5000
+    max_jobs: int | None = None
+
+
 class Backoff:
     """Ways to wait before a retry.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 if TYPE_CHECKING:
     from toromq._worker_options import Metrics
     from toromq.connection import Connection
-    from toromq.options import JobOptions, KeepJobs, RateLimit
+    from toromq.options import JobOptions, KeepJobs, RateLimit, SandboxOptions
 
 
 class Adapter(Protocol):
@@ -62,5 +62,6 @@ class WorkerOptions(TypedDict, total=False):
     remove_on_complete: bool | int | KeepJobs | None
     remove_on_fail: bool | int | KeepJobs | None
     backoff_strategy: Callable[..., Any] | None
+    sandbox: SandboxOptions | None
     data_type: Any
     result_type: Any

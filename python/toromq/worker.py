@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -14,13 +16,14 @@ from toromq._bridge import NativeWorker, is_receiving, port
 from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
 from toromq._job_fields import DataT, ResultT, Run, Stored
 from toromq._listeners import AsyncListeners
-from toromq._tasks import TaskRunner
+from toromq._tasks import LAST_TURN, TaskRunner
 from toromq._worker_base import STEERING, WorkerBase, as_delay, is_handed_back, waits_for_children
 from toromq.errors import JobCancelledError, ToroError
 from toromq.job import Job, by_hand
 from toromq.queue import Queue
 
 if TYPE_CHECKING:
+    from toromq._sandbox.pool import Pool  # async only
     from toromq.types import WorkerOptions
 
 
@@ -33,8 +36,11 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
     Args:
         queue_name: the queue.
         processor: takes the job, returns what is JSON. A plain `def` runs in threads; its job is a `toromq.sync.Job`,
-            whose methods block. An `async def`, for `toromq.Worker` only, runs on the event loop. Without one, jobs
-            are fetched by hand, or run by what `worker.processor(name)` was given.
+            whose methods block. An `async def`, for `toromq.Worker` only, runs on the event loop. A text
+            'package.module:function', 'path/to/file.py' (its function `process`) or 'path/to/file.py:function' names a
+            function of either kind that runs in child processes, at most `concurrency` of them, whatever it does to
+            them; its job is a `SandboxJob`. Without a processor, jobs are fetched by hand, or run by what
+            `worker.processor(name)` was given.
         connection: as for Queue.
         prefix: as for Queue.
         name: stored on the jobs it runs.
@@ -55,9 +61,10 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
         remove_on_complete: keep policy for jobs that have none: True, a number of jobs, or age, count and limit.
         remove_on_fail: the same for failed jobs.
         data_type: what a job's data is, as for Queue: a job with other data fails before the processor sees it.
-        result_type: what the processor returns, as for Queue.
+        result_type: what the processor returns, as for Queue. Child processes import both types by their names.
         backoff_strategy: for backoff types of your own: (attempt, type, error, job) to milliseconds, -1 for no retry.
             May be async.
+        sandbox: how child processes are treated.
 
     Events, for `on`, and what listeners get: active (job), completed (job, result), failed (job, error), progress
     (job, progress), stalled (job id), lock_lost (job), error (error), closing (reason); drained, paused, resumed, ready
@@ -76,6 +83,8 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
             queue_name: str,
             processor: Callable[[sync.Job[DataT, ResultT]], ResultT]
             | Callable[[Job[DataT, ResultT]], Awaitable[ResultT]]  # async only
+            | str
+            | os.PathLike[str]
             | None = None,
             /,
             **options: Unpack[WorkerOptions],
@@ -116,7 +125,8 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
 
         With `force`, coroutines are cancelled and their jobs handed back, next to run, without a spent attempt.
         Threads can't be stopped, nor coroutines that go on for five seconds: the jobs they run go to another worker
-        once their locks have run out. Plain functions see it in `job.is_cancelled`.
+        once their locks have run out. Plain functions see it in `job.is_cancelled`. Child processes are killed, and
+        their jobs handed back.
         """
         if self.is_running():
             self._refuse_inside()
@@ -130,6 +140,10 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
             if force:
                 self._native.hand_back()
                 await self._cancel_all()
+                if self._sandbox is not None and not is_receiving():
+                    # Killed children hand back their jobs, and the engine ends when it has them all.
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._ended.wait(), LAST_TURN)
             self._native.close(force)
         # A listener can't wait for what is told to its own thread.
         if not is_receiving():
@@ -197,7 +211,23 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
                 self._native.hand_back()
                 port().deliver()
                 self._tasks.hand_back_waiting()
+            if self._sandbox is not None:
+                threading.Thread(target=self._sandbox.close, name="toromq-sandbox-end").start()
             raise
+
+    def _end_children(self) -> None:
+        if self._sandbox is None:
+            self._is_over()
+        else:
+            # It takes a moment, and must not hold up the loop.
+            threading.Thread(target=self._close_sandbox, args=(self._sandbox,), name="toromq-sandbox-end").start()
+
+    def _close_sandbox(self, sandbox: Pool) -> None:
+        sandbox.close()
+        assert self._loop is not None
+        # Without its loop nobody waits for it.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._is_over)
 
     def _hand_back(self, run: Run) -> None:
         assert self._native is not None

@@ -59,9 +59,9 @@ class OurWorker(SideWorker):
         worker.on("lock_lost")(lambda job: say(Outcome("lock_lost", job.id)))
         return worker
 
-    async def start(self, make: Callable[..., Any], queue: str, **options: Any) -> None:
-        """Makes the worker and starts it."""
-        await self.listen(make, queue, self._process, **options).__aenter__()
+    async def start(self, make: Callable[..., Any], queue: str, processor: Any = None, **options: Any) -> None:
+        """Makes the worker and starts it, with a processor other than the script if one is given."""
+        await self.listen(make, queue, processor or self._process, **options).__aenter__()
 
     async def _process(self, job: Any) -> Any:
         self._noted(job)
@@ -95,8 +95,8 @@ class OurBlockingWorker(OurWorker):
         self._gates: BlockingGates = BlockingGates()
         self._left: list[str] = []
 
-    async def start(self, make: Callable[..., Any], queue: str, **options: Any) -> None:
-        await asyncio.to_thread(self.listen(make, queue, self._process_here, **options).__enter__)
+    async def start(self, make: Callable[..., Any], queue: str, processor: Any = None, **options: Any) -> None:
+        await asyncio.to_thread(self.listen(make, queue, processor or self._process_here, **options).__enter__)
 
     def _process_here(self, job: Any) -> Any:
         self._noted(job)
@@ -250,6 +250,14 @@ class OurSide(Side):
             options["limiter"] = self._names.RateLimit(**options["limiter"])
         worker = self._worker_type(script_of(script))
         await worker.start(self._names.Worker, self._name, connection=self._redis, prefix=self._prefix, **options)
+        self._workers.append(worker)
+        return worker
+
+    async def sandboxed_worker(self, processor: str, **options: Any) -> SideWorker:
+        """A worker whose processor, named as users name it, runs in child processes."""
+        worker = self._worker_type({})
+        options = {"connection": self._redis, "prefix": self._prefix, **options}
+        await worker.start(self._names.Worker, self._name, processor, **options)
         self._workers.append(worker)
         return worker
 

@@ -14,7 +14,7 @@ import pytest
 import toromq
 from toromq import Backoff, Connection, Deduplication, Metrics, MetricsTime, RateLimit, sync
 from toromq.errors import ConfigurationError, SerializationError
-from toromq.options import JobOptions
+from toromq.options import JobOptions, SandboxOptions
 
 DURATION = "allowed is a timedelta or milliseconds, 0 or more"
 WHOLE = "allowed is a whole number from 0 to"
@@ -544,6 +544,7 @@ BAD_WORKER_OPTIONS: list[Any] = [
     ({"backoff_strategy": "exponential"}, "backoff_strategy: got 'exponential'; allowed is a function"),
     ({"data_type": dict}, "data_type: got <class 'dict'>; allowed are a pydantic model"),
     ({"result_type": 5}, "result_type: got 5; allowed are a pydantic model"),
+    ({"sandbox": SandboxOptions()}, "sandbox: these options are for processors in child processes; this is none"),
     ({"connection": 5}, "connection: got int; allowed is a URL or a toromq.Connection"),
     ({"prefix": 5}, "prefix: got 5"),
     ({"name": "\ud800"}, "name: got"),
@@ -594,11 +595,12 @@ def test_the_times_of_metrics_are_those_of_every_client() -> None:
 
 
 @FACES
-@pytest.mark.parametrize("given", [5, "package.module:function", {}])
+@pytest.mark.parametrize("given", [5, b"package.module:function", {}])
 def test_a_processor_that_cannot_be_called_is_refused(face: Any, given: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         face.Worker("q", given)
-    assert str(caught.value) == f"processor: got {given!r}; allowed is a function that takes a job"
+    allowed = "allowed is a function that takes a job, or a text that names one"
+    assert str(caught.value) == f"processor: got {given!r}; {allowed}"
 
 
 def test_the_blocking_worker_refuses_coroutine_functions() -> None:

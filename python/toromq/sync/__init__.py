@@ -1,7 +1,6 @@
 """The same queues without `await`: every name of `toromq`, blocking the thread that calls it and nothing else.
 
-`queue.py` and what it is made of, `job.py` and `worker.py` here are made from the files of those names one folder up by
-`tools/make_sync.py`.
+The files here are made from those of the same names one folder up by `tools/make_sync.py`.
 """
 
 from toromq._worker_options import Metrics, MetricsTime
@@ -9,6 +8,7 @@ from toromq.connection import Connection
 from toromq.options import RateLimit
 from toromq.sync.job import Job
 from toromq.sync.queue import Queue
+from toromq.sync.sandbox_job import SandboxJob
 from toromq.sync.worker import Worker
 
-__all__ = ["Connection", "Job", "Metrics", "MetricsTime", "Queue", "RateLimit", "Worker"]
+__all__ = ["Connection", "Job", "Metrics", "MetricsTime", "Queue", "RateLimit", "SandboxJob", "Worker"]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,6 +14,7 @@ from toromq._bridge import blocking_port as port
 from toromq._bridge import is_receiving
 from toromq._job_fields import DataT, ResultT
 from toromq._listeners import Listeners
+from toromq._tasks import LAST_TURN
 from toromq._worker_base import WorkerBase
 from toromq.sync.job import Job, by_hand
 from toromq.sync.queue import Queue
@@ -29,8 +32,11 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
     Args:
         queue_name: the queue.
         processor: takes the job, returns what is JSON. A plain `def` runs in threads; its job is a `toromq.sync.Job`,
-            whose methods block. An `async def`, for `toromq.Worker` only, runs on the event loop. Without one, jobs
-            are fetched by hand, or run by what `worker.processor(name)` was given.
+            whose methods block. An `async def`, for `toromq.Worker` only, runs on the event loop. A text
+            'package.module:function', 'path/to/file.py' (its function `process`) or 'path/to/file.py:function' names a
+            function of either kind that runs in child processes, at most `concurrency` of them, whatever it does to
+            them; its job is a `SandboxJob`. Without a processor, jobs are fetched by hand, or run by what
+            `worker.processor(name)` was given.
         connection: as for Queue.
         prefix: as for Queue.
         name: stored on the jobs it runs.
@@ -51,9 +57,10 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
         remove_on_complete: keep policy for jobs that have none: True, a number of jobs, or age, count and limit.
         remove_on_fail: the same for failed jobs.
         data_type: what a job's data is, as for Queue: a job with other data fails before the processor sees it.
-        result_type: what the processor returns, as for Queue.
+        result_type: what the processor returns, as for Queue. Child processes import both types by their names.
         backoff_strategy: for backoff types of your own: (attempt, type, error, job) to milliseconds, -1 for no retry.
             May be async.
+        sandbox: how child processes are treated.
 
     Events, for `on`, and what listeners get: active (job), completed (job, result), failed (job, error), progress
     (job, progress), stalled (job id), lock_lost (job), error (error), closing (reason); drained, paused, resumed, ready
@@ -71,6 +78,8 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
             self,
             queue_name: str,
             processor: Callable[[Job[DataT, ResultT]], ResultT]
+            | str
+            | os.PathLike[str]
             | None = None,
             /,
             **options: Unpack[WorkerOptions],
@@ -109,7 +118,8 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
 
         With `force`, coroutines are cancelled and their jobs handed back, next to run, without a spent attempt.
         Threads can't be stopped, nor coroutines that go on for five seconds: the jobs they run go to another worker
-        once their locks have run out. Plain functions see it in `job.is_cancelled`.
+        once their locks have run out. Plain functions see it in `job.is_cancelled`. Child processes are killed, and
+        their jobs handed back.
         """
         if self.is_running():
             self._refuse_inside()
@@ -123,6 +133,10 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
             if force:
                 self._native.hand_back()
                 self._cancel_all()
+                if self._sandbox is not None and not is_receiving():
+                    # Killed children hand back their jobs, and the engine ends when it has them all.
+                    with contextlib.suppress(TimeoutError):
+                        self._ended.wait(LAST_TURN)
             self._native.close(force)
         # A listener can't wait for what is told to its own thread.
         if not is_receiving():
