@@ -32,6 +32,7 @@ from toromq.errors import (
     WaitingError,
 )
 from toromq.job import Job
+from toromq.metrics import MetricsMeta, QueueMetrics
 from toromq.options import (
     PRIORITY_LIMIT,
     Backoff,
@@ -78,6 +79,7 @@ __all__ = [
     "LockMismatchError",
     "LockMissingError",
     "Metrics",
+    "MetricsMeta",
     "MetricsTime",
     "ParentConflictError",
     "ParentNotFoundError",
@@ -85,6 +87,7 @@ __all__ = [
     "PendingChildrenError",
     "Queue",
     "QueueMeta",
+    "QueueMetrics",
     "RateLimit",
     "RateLimitError",
     "RedisConnectionError",

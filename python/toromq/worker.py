@@ -160,7 +160,8 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
     async def rate_limit(self, duration: int | timedelta) -> None:
         """Let no job of the queue start for `duration` (milliseconds or a timedelta), as `Queue.rate_limit` does.
 
-        A job calls it when it ran into a limit of somebody else's, and then raises RateLimitError.
+        A job calls it when it ran into a limit of somebody else's, and then raises RateLimitError. What can't await it,
+        such as a plain function of an async worker, raises RateLimitError(retry_after=...), which does both in one.
         """
         await self._queue.rate_limit(duration)
 

@@ -153,7 +153,8 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
     def rate_limit(self, duration: int | timedelta) -> None:
         """Let no job of the queue start for `duration` (milliseconds or a timedelta), as `Queue.rate_limit` does.
 
-        A job calls it when it ran into a limit of somebody else's, and then raises RateLimitError.
+        A job calls it when it ran into a limit of somebody else's, and then raises RateLimitError. What can't it,
+        such as a plain function of an async worker, raises RateLimitError(retry_after=...), which does both in one.
         """
         self._queue.rate_limit(duration)
 

@@ -184,7 +184,7 @@ impl Running {
         let jobs = self.pool.iter().flat_map(|pool| pool.withdraw_all());
         for job in jobs.rev() {
             self.worker
-                .finish(job.id.clone(), job.token.clone(), JobOutcome::Wait);
+                .finish(job.id.clone(), job.token.clone(), JobOutcome::Wait, None);
         }
     }
 }
@@ -229,13 +229,9 @@ impl Drop for NativeWorker {
     }
 }
 
-impl NativeWorker {
-    fn note_run(&self, id: &str, token: &str, ran: f64) {
-        // Below 0 where it did not begin.
-        if let Ok(ran) = Duration::try_from_secs_f64(ran) {
-            self.running.worker.note_run(id, token, ran);
-        }
-    }
+/// How long a processor took; below 0 where it did not begin.
+fn seconds(ran: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(ran).ok()
 }
 
 #[pymethods]
@@ -310,12 +306,11 @@ impl NativeWorker {
         watched: bool,
         ran: f64,
     ) -> bool {
-        self.note_run(&id, &token, ran);
         let outcome = JobOutcome::Completed {
             returnvalue: returnvalue.to_vec(),
             watched,
         };
-        self.running.worker.finish(id, token, outcome)
+        self.running.worker.finish(id, token, outcome, seconds(ran))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -329,24 +324,25 @@ impl NativeWorker {
         delay: Option<f64>,
         ran: f64,
     ) -> bool {
-        self.note_run(&id, &token, ran);
         let outcome = JobOutcome::Failed {
             reason,
             stack,
             unrecoverable,
             delay,
         };
-        self.running.worker.finish(id, token, outcome)
+        self.running.worker.finish(id, token, outcome, seconds(ran))
     }
 
     fn wait(&self, id: String, token: String) {
-        self.running.worker.finish(id, token, JobOutcome::Wait);
+        self.running
+            .worker
+            .finish(id, token, JobOutcome::Wait, None);
     }
 
     /// Its processor wants it to run at `due`, in milliseconds since the epoch.
     fn delay(&self, id: String, token: String, due: i64) {
         let outcome = JobOutcome::Delay { due };
-        self.running.worker.finish(id, token, outcome);
+        self.running.worker.finish(id, token, outcome, None);
     }
 
     fn move_job(&self, port: &Port, ticket: u64, run: JobRun, to: Destination) -> PyResult<()> {
@@ -369,7 +365,7 @@ impl NativeWorker {
 
     fn rate_limited(&self, id: String, token: String, duration: Option<u64>) {
         let outcome = JobOutcome::RateLimited { duration };
-        self.running.worker.finish(id, token, outcome);
+        self.running.worker.finish(id, token, outcome, None);
     }
 
     /// Whether one more thread must be started for it.

@@ -179,6 +179,7 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
     let mut lost = Vec::new();
     // Nobody will run what a call under way at the close still brings.
     let hand_back = shared.hands_back();
+    let now = Instant::now();
     {
         let mut held = shared.held();
         let mut given_up = shared.given_up();
@@ -187,7 +188,7 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
             let record = Arc::new(record);
             let job = Held {
                 record: Arc::clone(&record),
-                since: Instant::now(),
+                since: now,
                 renewed: sent,
                 expires: sent + Duration::from_millis(shared.settings.lock_duration),
                 lost: false,

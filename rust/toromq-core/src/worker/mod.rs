@@ -300,7 +300,14 @@ impl Worker {
 
     /// Says what became of a job; written together with whatever else has ended by then. False where the job's lock was
     /// lost, or its processor has moved it: then nothing will be written, and nothing more will be said of the job.
-    pub fn finish(&self, id: String, token: String, outcome: JobOutcome) -> bool {
+    /// `ran` is how long its processor took, where it began.
+    pub fn finish(
+        &self,
+        id: String,
+        token: String,
+        outcome: JobOutcome,
+        ran: Option<Duration>,
+    ) -> bool {
         let run = (id, token);
         {
             let mut away = self.shared.away();
@@ -326,7 +333,11 @@ impl Worker {
                 false
             }
             Entry::Occupied(mut job) => {
-                job.get_mut().finishing = true;
+                let job = job.get_mut();
+                job.finishing = true;
+                if let Some(ran) = ran {
+                    self.shared.activity.note_run(job.since.elapsed(), ran);
+                }
                 true
             }
             Entry::Vacant(_) => false,
@@ -339,15 +350,6 @@ impl Worker {
             self.shared.wake.notify_one();
         }
         is_ours
-    }
-
-    /// Notes how long the processor took whose run ends now, before [`Worker::finish`].
-    pub fn note_run(&self, id: &str, token: &str, ran: Duration) {
-        let held = self.shared.held();
-        let job = held.get(id).filter(|job| job.record.token == token);
-        if let Some(since) = job.map(|job| job.since) {
-            self.shared.activity.note_run(since.elapsed(), ran);
-        }
     }
 
     /// The runs, by id and token, whose outcome is not known: those of all jobs, or of one.
@@ -403,7 +405,7 @@ impl Worker {
         };
         match ended {
             Some(outcome) if !is_gone => {
-                self.finish(run.id.clone(), run.token.clone(), outcome);
+                self.finish(run.id.clone(), run.token.clone(), outcome, None);
             }
             _ => shared.wake.notify_one(),
         }
