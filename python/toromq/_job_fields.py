@@ -269,6 +269,11 @@ class JobFields(Generic[DataT, ResultT]):
             else:
                 self._fields[name] = value
 
+    def _ended(self, finished_on: int | None, **outcome: bytes) -> None:
+        """Take over what was just written of the end of an attempt; None where the job goes on."""
+        self.attempts_made += 1
+        self._set(finishedOn=None if finished_on is None else b"%d" % finished_on, **outcome)
+
 
 def stored_of(given: Any, job_id: str | None) -> Stored:
     """What a job is made from, of its hash as a dict; its id stands beside, or in the dict."""

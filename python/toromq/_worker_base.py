@@ -160,7 +160,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         self._ticket = 0
         # Of jobs whose end somebody listens to: what the listener gets once Redis has it.
         # By id and token: a job may run again while an earlier run, whose lock was lost, goes on.
-        self._results: dict[Run, tuple[JobFields[Any, Any], Any]] = {}
+        self._results: dict[Run, tuple[JobFields[Any, Any], Any, bytes]] = {}
         self._errors: dict[Run, BaseException] = {}
         # Jobs whose processor is at work, and why those that have not begun shall fail instead.
         self._running: dict[Run, JobFields[Any, Any]] = {}
@@ -293,6 +293,11 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
                 self._cancel_run(run, why)
 
     @property
+    def active_count(self) -> int:
+        """How many jobs it has now: those that run, and those whose outcome is on its way to Redis."""
+        return 0 if self._native is None or not self._is_ours() else len(self._native.held(None))
+
+    @property
     def concurrency(self) -> int:
         """How many jobs run at once. Settable while running: fewer takes effect as jobs end."""
         return cast(int, self._options["concurrency"])
@@ -322,14 +327,16 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
     def _receive(self, message: tuple[str, Any]) -> None:
         event, value = message
         if event == "completed":
-            kept = self._results.pop(tuple(value), None)
+            run, finished_on = value
+            kept = self._results.pop(run, None)
             if kept is not None:
-                self._tell("completed", *kept)
+                job, result, text = kept
+                job._ended(finished_on, returnvalue=text)
+                self._tell("completed", job, result)
         elif event == "failed":
-            stored, reason = value
+            stored, reason, stacktrace, finished_on = value
             job = self._job_type(self._queue, stored)
-            job.attempts_made += 1
-            job._fields["failedReason"] = reason.encode()
+            job._ended(finished_on, failedReason=reason.encode(), stacktrace=stacktrace.encode())
             self._tell("failed", job, self._errors.pop((job.id, job.token), None) or UnrecoverableError(reason))
         elif event == "lock_lost":
             (stored,) = value
@@ -390,7 +397,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
     def _completed(self, native: _bridge.NativeWorker, job: JobFields[Any, Any], result: Any, text: bytes) -> None:
         watched = bool(self._listeners.get("completed"))
         if watched:
-            self._results[job.id, job.token] = (self._for_listener(job), result)
+            self._results[job.id, job.token] = (self._for_listener(job), result, text)
         if not native.complete(job.id, job.token, text, watched, time.perf_counter() - job._began):
             self._results.pop((job.id, job.token), None)
             self._went_on(job, "returned")
@@ -428,7 +435,9 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
 
     def _backoff(self, job: JobFields[Any, Any], error: BaseException) -> Any:
         """What the user's own strategy says, which may have to be awaited; None without one."""
-        if isinstance(error, HOPELESS):
+        attempts = job.opts.get("attempts")
+        tries_left = isinstance(attempts, int | float) and job.attempts_made + 1 < attempts
+        if isinstance(error, HOPELESS) or not tries_left:
             return None
         backoff = job.opts.get("backoff")
         kind = backoff.get("type") if is_mapping(backoff) else backoff if isinstance(backoff, str) else None

@@ -380,7 +380,11 @@ class Job(JobFields[DataT, ResultT]):
         hand = self._hand
         if hand is None:
             raise ToroError(f"job {self.id} was not fetched by hand; get it with worker.get_next_job(token)")
-        await port().call(hand.finish, self._run_under(token), self.attempts_made, list(self._fields.items()), *outcome)
+        fields = list(self._fields.items())
+        finished_on = await port().call(hand.finish, self._run_under(token), self.attempts_made, fields, *outcome)
+        returnvalue, reason = outcome[:2]
+        written = {"failedReason": reason.encode()} if returnvalue is None else {"returnvalue": returnvalue}
+        self._ended(finished_on, **written)
         if not fetch_next:
             return None
         return by_hand(self._queue, hand, await port().call(hand.fetch, token, False))

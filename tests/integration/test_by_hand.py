@@ -141,6 +141,22 @@ async def test_a_job_that_failed_by_hand_is_tried_again_while_it_has_attempts(pl
     assert ended.stacktrace[0].strip() == "ValueError: first"
 
 
+@_both_faces
+async def test_a_job_that_was_finished_by_hand_knows_it(place: Place, face: Any) -> None:
+    added = await place.queue.add_bulk([("n", n, {"attempts": 2}) for n in range(2)])
+    worker = face.Worker("q", **place.options)
+    done = await _call(worker.get_next_job, "mine")
+    failed = await _call(done.move_to_completed, {"sum": 1}, "mine")
+    stored = await place.ended(added[0].id, "completed")
+    assert (done.returnvalue, done.attempts_made, done.finished_on) == ({"sum": 1}, 1, stored.finished_on)
+    await _call(failed.move_to_failed, ValueError("first"), "mine", fetch_next=False)
+    assert (failed.failed_reason, failed.attempts_made, failed.finished_on) == ("first", 1, None)
+    last = await _call(worker.get_next_job, "mine")
+    await _call(last.move_to_failed, ValueError("second"), "mine", fetch_next=False)
+    stored = await place.ended(added[1].id, "failed")
+    assert (last.failed_reason, last.attempts_made, last.finished_on) == ("second", 2, stored.finished_on)
+
+
 class _Mute(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no")

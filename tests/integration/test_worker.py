@@ -330,6 +330,52 @@ async def test_a_strategy_that_is_missing_is_told_and_the_job_tried_at_once(plac
     assert "'mine'" in str(errors[0])
 
 
+async def test_a_strategy_is_not_asked_where_no_try_is_left(place: Place) -> None:
+    asked: list[int] = []
+    job = await place.queue.add("n", attempts=2, backoff={"type": "mine"})
+    strategy = lambda attempt, *_: asked.append(attempt) or 1  # noqa: E731
+    async with place.working(Failing(ValueError), backoff_strategy=strategy):
+        await place.ended(job.id, "failed")
+    assert asked == [1]
+
+
+async def test_a_worker_says_how_many_jobs_it_has(place: Place) -> None:
+    counts: list[int] = []
+    await place.queue.add_bulk([("n", n) for n in range(2)])
+    worker = place.worker(lambda _: counts.append(worker.active_count))
+    assert worker.active_count == 0
+    async with place.started(worker):
+        await place.all_ended()
+        await aeventually(lambda: worker.active_count == 0)
+    assert counts == [1, 1]
+
+
+async def test_listeners_get_the_job_as_it_was_written_down(place: Place) -> None:
+    told: list[Any] = []
+
+    def tell(job: Any, _: Any) -> None:
+        told.append((job.attempts_made, job.finished_on, job.returnvalue, job.failed_reason, len(job.stacktrace)))
+
+    added = await place.queue.add("n", attempts=2)
+    worker = place.worker(Failing(lambda: ValueError("why"), times=1))
+    worker.on("failed", tell)
+    worker.on("completed", tell)
+    async with place.started(worker):
+        ended = await place.ended(added.id, "completed")
+        await aeventually(lambda: len(told) == 2)
+    assert told[0] == (1, None, None, "why", 1)
+    assert told[1] == (2, ended.finished_on, "at last", "why", 1)
+    told.clear()
+
+    added = await place.queue.add("n")
+    worker = place.worker(Failing(lambda: ValueError("why")))
+    worker.on("failed", tell)
+    async with place.started(worker):
+        ended = await place.ended(added.id, "failed")
+        await aeventually(lambda: len(told) == 1)
+    assert told == [(1, ended.finished_on, None, "why", 1)]
+
+
 # --- what is kept -----------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,13 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{clock::wall_ms, error::Error, job::JobRecord, keys::QueueKeys, worker::Sink};
+use crate::{
+    clock::wall_ms,
+    error::Error,
+    job::JobRecord,
+    keys::QueueKeys,
+    worker::{Failed, Sink},
+};
 
 /// The upper bounds of the classes that times are counted in, in microseconds; one more class has none.
 pub const BOUNDS: [u64; 20] = [
@@ -279,11 +285,11 @@ impl Sink for CountingSink {
         }
         self.inner.jobs(jobs);
     }
-    fn completed(&self, id: &str, token: &str) {
-        self.inner.completed(id, token);
+    fn completed(&self, id: &str, token: &str, finished_on: i64) {
+        self.inner.completed(id, token, finished_on);
     }
-    fn failed(&self, job: Arc<JobRecord>, reason: &str) {
-        self.inner.failed(job, reason);
+    fn failed(&self, job: Arc<JobRecord>, failed: Failed) {
+        self.inner.failed(job, failed);
     }
     fn lock_lost(&self, job: Arc<JobRecord>) -> bool {
         Activity::count(&self.activity.locks_lost, 1);

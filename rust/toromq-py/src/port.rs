@@ -18,6 +18,7 @@ use toromq_core::{
     error::{Error, Result},
     job::JobRecord,
     queue::Added,
+    worker::Failed,
 };
 
 use crate::{
@@ -44,7 +45,8 @@ pub(crate) enum Item {
     Workers(Vec<(String, Vec<(String, String)>)>),
     Failed(Error),
     Event(&'static str, Box<Item>),
-    JobFailed(Arc<JobRecord>, String),
+    JobCompleted((String, String), i64),
+    JobFailed(Arc<JobRecord>, Failed),
 }
 
 fn dict_of_bytes<'py>(
@@ -117,7 +119,14 @@ impl Item {
             Self::Workers(workers) => workers.into_py_any(py),
             Self::Failed(error) => to_python(error).into_value(py).into_py_any(py),
             Self::Event(name, item) => (name, item.to_python(py)?).into_py_any(py),
-            Self::JobFailed(job, reason) => (record(py, job)?, reason).into_py_any(py),
+            Self::JobCompleted(run, finished_on) => (run, finished_on).into_py_any(py),
+            Self::JobFailed(job, failed) => (
+                record(py, job)?,
+                &failed.reason,
+                &failed.stacktrace,
+                failed.finished_on,
+            )
+                .into_py_any(py),
         }
     }
 }

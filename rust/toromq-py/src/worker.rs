@@ -15,7 +15,7 @@ use toromq_core::{
     error::{Error, Result},
     job::JobRecord,
     keys::QueueKeys,
-    worker::{ByHand, Closing, JobOutcome, Move, Run, Sink, Worker, WorkerSettings},
+    worker::{ByHand, Closing, Failed, JobOutcome, Move, Run, Sink, Worker, WorkerSettings},
 };
 
 use crate::{
@@ -142,12 +142,12 @@ impl Sink for PortSink {
         self.hand_out(threaded, true);
         self.hand_out(others, false);
     }
-    fn completed(&self, id: &str, token: &str) {
-        let run = vec![id.to_owned(), token.to_owned()];
-        self.event("completed", Item::Texts(run));
+    fn completed(&self, id: &str, token: &str, finished_on: i64) {
+        let run = (id.to_owned(), token.to_owned());
+        self.event("completed", Item::JobCompleted(run, finished_on));
     }
-    fn failed(&self, job: Arc<JobRecord>, reason: &str) {
-        self.event("failed", Item::JobFailed(job, reason.to_owned()));
+    fn failed(&self, job: Arc<JobRecord>, failed: Failed) {
+        self.event("failed", Item::JobFailed(job, failed));
     }
     fn lock_lost(&self, job: Arc<JobRecord>) -> bool {
         let withdrawn = self.pool.as_ref().is_some_and(|pool| pool.withdraw(&job));
@@ -474,6 +474,8 @@ impl NativeByHand {
         };
         let hand = Arc::clone(&self.hand);
         let finished = async move { hand.finish(record, outcome).await };
-        answer(port, ticket, finished, |()| Item::None)
+        answer(port, ticket, finished, |finished_on| {
+            finished_on.map_or(Item::None, Item::Number)
+        })
     }
 }

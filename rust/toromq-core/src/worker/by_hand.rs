@@ -69,15 +69,16 @@ impl ByHand {
         Ok(job)
     }
 
-    /// Writes down what became of a job that is locked under `record.token`.
+    /// Writes down what became of a job that is locked under `record.token`; when it finished, unless it goes on.
     ///
     /// # Errors
     ///
     /// [`Error::Script`] when it is refused; then nothing was changed.
-    pub async fn finish(&self, record: JobRecord, outcome: JobOutcome) -> Result<()> {
+    pub async fn finish(&self, record: JobRecord, outcome: JobOutcome) -> Result<Option<i64>> {
+        let now = wall_ms();
         let entry = describe(&record, &self.settings, outcome);
         let batch = std::slice::from_ref(&entry);
-        let call = prepare(&self.keys, &self.settings, "", batch, 0, wall_ms(), false);
+        let call = prepare(&self.keys, &self.settings, "", batch, 0, now, false);
         let codes = items(self.link.call(&call).await?).into_iter().next();
         let code = codes.and_then(|codes| items(codes).first().map(integer));
         match code.and_then(Code::from_value) {
@@ -91,7 +92,7 @@ impl ByHand {
             }
             None => {
                 entry.note_end(&self.activity);
-                Ok(())
+                Ok(matches!(entry.outcome, "completed" | "failed").then_some(now))
             }
         }
     }

@@ -6,7 +6,7 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::{
-    Held, JobOutcome, Shared, WorkerSettings,
+    Failed, Held, JobOutcome, Shared, WorkerSettings,
     actor::{Backoff, LAST_TRY},
     outcome::{Entry, describe},
 };
@@ -112,7 +112,7 @@ pub(super) async fn exchange(
         again,
     );
     let reply = shared.commands.call(&call).await?;
-    Ok(take_reply(shared, batch, &token, reply, sent))
+    Ok(take_reply(shared, batch, &token, reply, sent, now))
 }
 
 /// A job of a reply: id, count of starts, flat hash.
@@ -130,6 +130,7 @@ fn take_reply(
     token: &str,
     reply: Value,
     sent: Instant,
+    now: i64,
 ) -> Fetched {
     let mut reply = items(reply).into_iter();
     let codes = reply.next().map(items).unwrap_or_default();
@@ -143,7 +144,7 @@ fn take_reply(
 
     let mut again = Vec::new();
     for (entry, code) in batch.iter().zip(&codes) {
-        again.extend(settle(shared, entry, integer(code)));
+        again.extend(settle(shared, entry, integer(code), now));
     }
 
     let jobs = fetched.next().map(items).unwrap_or_default();
@@ -260,22 +261,28 @@ fn remove(shared: &Shared, entry: &Entry) -> Option<Held> {
     }
 }
 
-/// Takes note of what the script said about one job.
-fn settle(shared: &Shared, entry: &Entry, code: i64) -> Option<Entry> {
+/// Takes note of what the script said about one job whose outcome was written at `now`.
+fn settle(shared: &Shared, entry: &Entry, code: i64, now: i64) -> Option<Entry> {
     match Code::from_value(code) {
         None => {
             entry.note_end(&shared.activity);
             let held = remove(shared, entry);
             match entry.outcome {
                 "completed" if entry.watched => {
-                    shared.sink.completed(&entry.id, &entry.token);
+                    shared.sink.completed(&entry.id, &entry.token, now);
                 }
                 "completed" | "wait" => {}
                 "delay" if entry.flag.is_empty() => {}
                 _ => {
                     if let Some(held) = held {
-                        let reason = String::from_utf8_lossy(&entry.value);
-                        shared.sink.failed(held.record, &reason);
+                        shared.sink.failed(
+                            held.record,
+                            Failed {
+                                reason: String::from_utf8_lossy(&entry.value).into_owned(),
+                                stacktrace: entry.stack.clone(),
+                                finished_on: (entry.outcome == "failed").then_some(now),
+                            },
+                        );
                     }
                 }
             }

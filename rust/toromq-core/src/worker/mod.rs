@@ -113,16 +113,27 @@ pub enum JobOutcome {
     },
 }
 
+/// What was written down of an attempt that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub reason: String,
+    /// The tracebacks of all attempts, as JSON.
+    pub stacktrace: String,
+    /// When, in milliseconds since the epoch; `None` if the job is tried again.
+    pub finished_on: Option<i64>,
+}
+
 /// What a worker tells whoever runs the processors. Called on engine threads: it must not block.
 pub trait Sink: Send + Sync + 'static {
     /// Redis answered for the first time.
     fn ready(&self);
     /// Jobs to run now.
     fn jobs(&self, jobs: Vec<Arc<JobRecord>>);
-    /// A job was written down as completed.
-    fn completed(&self, id: &str, token: &str);
+    /// A job was written down as completed, at that time.
+    fn completed(&self, id: &str, token: &str, finished_on: i64);
     /// A job's attempt was written down as failed.
-    fn failed(&self, job: Arc<JobRecord>, reason: &str);
+    fn failed(&self, job: Arc<JobRecord>, failed: Failed);
     /// The lock is gone: the result will not be written. True where the job had not begun, and so will never be finished.
     fn lock_lost(&self, job: Arc<JobRecord>) -> bool;
     /// A job whose worker died was queued again.
