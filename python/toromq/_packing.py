@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from toromq._bridge import to_json
 from toromq._guards import is_mapping
@@ -39,6 +40,9 @@ _GONE = {
     "debounce": "deduplication=Deduplication.debounce(id, ttl)",
     "repeat": "a job scheduler, which makes jobs again and again",
 }
+# The names under which the others are stored are BullMQ's own.
+_SHORT: Final = {"kl": "keep_logs", "de": "deduplication", **{short: name for name, short in _FAILURE_FLAGS.items()}}
+_TRACE: Final = {"tm": "metadata", "omc": "omit_context"}
 _RELATIONS = frozenset((*_FAILURE_FLAGS, "deduplication", "parent", "telemetry"))
 
 
@@ -175,3 +179,22 @@ def _stored_backoff(given: Any) -> dict[str, Any]:
     if "delay" in given:
         stored["delay"] = milliseconds("backoff.delay", given["delay"])
     return stored
+
+
+def given_options(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `job.opts` by the names that `add` has for them, without those that no job is given."""
+    given: dict[str, Any] = {}
+    for name, value in stored.items():
+        if name in _TRACE:
+            given.setdefault("telemetry", {})[_TRACE[name]] = value
+            continue
+        option = _SHORT.get(name) or _snake(name)
+        if option == "deduplication" and is_mapping(value):
+            given[option] = {_snake(key): item for key, item in value.items()}
+        elif option in JobOptions.__annotations__:
+            given[option] = value
+    return given
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)

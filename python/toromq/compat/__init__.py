@@ -1,0 +1,1 @@
+"""Drop-ins: the names of other packages over toromq."""
