@@ -33,6 +33,8 @@ local cutoff, stamps, locked, scheduled, announced = tonumber(ARGV[5]), ARGV[6],
 -- @include "includes/integer_text"
 
 local q = { base = base }
+-- What no id is: ids are texts.
+local GONE = '\255gone'
 local is_list = redis.call('TYPE', state_key)['ok'] == 'list'
 local by_score = not is_list and stamps == ''
 local ids
@@ -66,8 +68,8 @@ local function is_young(job)
   return false
 end
 
-local deleted, kept, looked_at = {}, {}, 0
-for _, id in ipairs(ids) do
+local deleted, places, kept, looked_at = {}, {}, {}, 0
+for place, id in ipairs(ids) do
   if #deleted == limit then
     break
   end
@@ -76,12 +78,12 @@ for _, id in ipairs(ids) do
   local job = redis.pcall('HMGET', job_key, unpack(fields))
   if job.err then
     -- A key of another type is none of ours; only its place in the state goes.
-    deleted[#deleted + 1] = id
+    deleted[#deleted + 1], places[#places + 1] = id, place
   elseif (locked == 'spare' and redis.call('EXISTS', job_key .. ':lock') == 1)
     or (scheduled == '' and is_scheduled(q, id, job[4])) or is_young(job) then
     kept[#kept + 1] = id
   else
-    deleted[#deleted + 1] = id
+    deleted[#deleted + 1], places[#places + 1] = id, place
     if job[1] then
       detach_hard(q, job_key, job[1], job[2])
     end
@@ -101,9 +103,11 @@ if #deleted > 0 then
   elseif #kept == 0 and passed == 0 then
     redis.call('LTRIM', state_key, 0, -(#deleted + 1))
   else
-    for _, id in ipairs(deleted) do
-      redis.call('LREM', state_key, -1, id)
+    -- Marked first and then taken out together: to look for each of them costs a walk past all that were spared.
+    for _, place in ipairs(places) do
+      redis.call('LSET', state_key, -(passed + place), GONE)
     end
+    redis.call('LREM', state_key, -#deleted, GONE)
   end
 end
 local more = (looked_at < #ids or #ids == slice) and #deleted < limit

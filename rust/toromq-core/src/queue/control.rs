@@ -1,5 +1,7 @@
 //! What is done to a whole queue.
 
+use std::collections::HashSet;
+
 use super::{Queue, repeat};
 use crate::{
     clock::wall_ms,
@@ -12,6 +14,17 @@ use crate::{
 const SLICE: usize = 500;
 /// The most arguments of one call, below what Lua can take apart.
 const ARGUMENTS: usize = 5000;
+/// Where jobs are, in the order in which they are obliterated.
+const STRUCTURES: [&str; 8] = [
+    "active",
+    "delayed",
+    "completed",
+    "wait",
+    "paused",
+    "prioritized",
+    "failed",
+    "waiting-children",
+];
 
 /// Which jobs a cleaning deletes.
 #[derive(Debug, Clone, Copy)]
@@ -188,19 +201,10 @@ impl Queue {
                 announced: None,
                 limit: None,
             };
-            for structure in [
-                "active",
-                "delayed",
-                "completed",
-                "wait",
-                "paused",
-                "prioritized",
-                "failed",
-                "waiting-children",
-            ] {
+            for structure in STRUCTURES {
                 self.clear(structure, cleaning, slice).await?;
             }
-            let mut windows = self.scan(&["de:*", "dn:*"]).await?;
+            let mut windows = self.scan("d[en]:*").await?;
             let rest = windows.split_off(windows.len().saturating_sub(ARGUMENTS));
             for keys in windows.chunks(ARGUMENTS) {
                 self.send("obliterate", redis::cmd("DEL").arg(keys)).await?;
@@ -222,8 +226,8 @@ impl Queue {
         }
     }
 
-    /// The queue's keys that match one of these patterns.
-    pub(super) async fn scan(&self, patterns: &[&str]) -> Result<Vec<String>> {
+    /// The queue's keys that match a pattern.
+    pub(super) async fn scan(&self, pattern: &str) -> Result<Vec<String>> {
         let base: String = self
             .keys
             .base()
@@ -234,21 +238,19 @@ impl Queue {
             })
             .collect();
         let mut found = Vec::new();
-        for pattern in patterns {
-            let mut cursor = "0".to_owned();
-            loop {
-                let mut cmd = redis::cmd("SCAN");
-                cmd.arg(&cursor)
-                    .arg("MATCH")
-                    .arg(format!("{base}{pattern}"))
-                    .arg("COUNT")
-                    .arg(1000);
-                let mut reply = items(self.send("scan", &cmd).await?).into_iter();
-                cursor = reply.next().map_or_else(String::new, |next| text(&next));
-                found.extend(reply.next().map(items).unwrap_or_default().iter().map(text));
-                if cursor == "0" || cursor.is_empty() {
-                    break;
-                }
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut cmd = redis::cmd("SCAN");
+            cmd.arg(&cursor)
+                .arg("MATCH")
+                .arg(format!("{base}{pattern}"))
+                .arg("COUNT")
+                .arg(1000);
+            let mut reply = items(self.send("scan", &cmd).await?).into_iter();
+            cursor = reply.next().map_or_else(String::new, |next| text(&next));
+            found.extend(reply.next().map(items).unwrap_or_default().iter().map(text));
+            if cursor == "0" || cursor.is_empty() {
+                break;
             }
         }
         // A scan may give a key more than once.
@@ -285,9 +287,14 @@ impl Queue {
     /// As [`crate::link::Link::call`].
     pub async fn remove_orphaned_jobs(&self, count: usize, limit: Option<usize>) -> Result<i64> {
         let base = self.keys.base().len();
+        let mut suspects = self.scan("*").await?;
+        // To look for each id in long lists would hold Redis for seconds, so it is asked only about those that stood
+        // nowhere when they were looked for here; jobs may have moved meanwhile.
+        let standing = self.standing().await?;
+        suspects.retain(|key| !standing.contains(&key[base..]));
         let mut left = limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
         let mut removed = 0;
-        for batch in self.scan(&["*"]).await?.chunks(count.clamp(1, ARGUMENTS)) {
+        for batch in suspects.chunks(count.clamp(1, ARGUMENTS)) {
             if left == 0 {
                 break;
             }
@@ -305,6 +312,31 @@ impl Queue {
             left -= gone;
         }
         Ok(removed)
+    }
+
+    /// The ids of all jobs that are in a state, read page by page.
+    async fn standing(&self) -> Result<HashSet<String>> {
+        let mut standing = HashSet::new();
+        for structure in STRUCTURES {
+            let command = match structure {
+                "wait" | "paused" | "active" => "LRANGE",
+                _ => "ZRANGE",
+            };
+            let mut first = 0;
+            loop {
+                let mut cmd = redis::cmd(command);
+                cmd.arg(self.keys.of(structure))
+                    .arg(first)
+                    .arg(first + ARGUMENTS - 1);
+                let page = items(self.send("remove orphaned jobs", &cmd).await?);
+                standing.extend(page.iter().map(text));
+                if page.len() < ARGUMENTS {
+                    break;
+                }
+                first += ARGUMENTS;
+            }
+        }
+        Ok(standing)
     }
 
     /// Deletes a job, wherever it is, and with `children` all jobs below it. False when a worker has one of them.
