@@ -605,6 +605,32 @@ async def test_listeners_of_a_queue_come_and_go(place: Place) -> None:
     assert heard == ["decorated", "once"]
 
 
+# --- the queue itself -------------------------------------------------------------------------------------------------
+
+
+async def test_a_queue_is_ready_once_redis_answers(place: Place) -> None:
+    await done(place.queue.wait_until_ready())
+    assert keyspace(place.redis, place.prefix) == {}
+    away = place.face.Queue("q", connection=toromq.Connection("redis://127.0.0.1:1/0", command_timeout=50))
+    with pytest.raises(RedisConnectionError):
+        await done(away.wait_until_ready())
+
+
+@pytest.mark.parametrize("method", ["close", "disconnect"])
+async def test_a_queue_can_be_closed_twice(place: Place, method: str) -> None:
+    queue = place.face.Queue("q", **place.options)
+    await done(queue.add("n"))
+    for _ in range(2):
+        await done(getattr(queue, method)())
+
+
+async def test_a_queue_knows_the_names_of_its_keys(place: Place) -> None:
+    assert place.queue.qualified_name == f"{place.prefix}:q"
+    assert place.queue.to_key("wait") == f"{place.prefix}:q:wait"
+    with pytest.raises(ConfigurationError, match=r"^suffix: got 5; allowed is a text$"):
+        place.queue.to_key(5)
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 _REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
