@@ -16,7 +16,7 @@ import pytest_asyncio
 import toromq.sync
 from tests.support.eventually import aeventually
 from tests.support.invariants import check_invariants
-from tests.support.proxy import HoldingProxy
+from tests.support.holding_proxy import HoldingProxy
 from tests.support.redisbox import RedisBox
 from tests.support.waiting import NAME, Desk
 from toromq import JobFailedError, JobNotFoundError, JobTimeoutError, RedisConnectionError, Worker
@@ -194,6 +194,20 @@ class TestBrokenConnections:
                 _finish(desk, pipe, jobs[n].id, str(n))
             pipe.execute()
         assert await asyncio.gather(*waiting) == list(range(2500))
+
+    async def test_a_job_that_vanished_while_the_reader_was_away_is_missed_when_it_is_back(self, desk: Desk) -> None:
+        job = await desk.jobs.add("n", {})
+        waiting = await desk.waiting(job, _SOON)
+        await aeventually(desk.reads)
+        (reader,) = desk.readers()
+        pipe = desk.redis.pipeline(transaction=True)
+        pipe.client_kill_filter(_id=reader["id"])
+        # As on a server that lost its last writes: no event tells of it, nor is one missing.
+        pipe.lrem(f"{desk.base}wait", 0, job.id)
+        pipe.delete(f"{desk.base}{job.id}")
+        pipe.execute()
+        with pytest.raises(JobNotFoundError, match="was removed while it was waited for"):
+            await waiting
 
     async def test_every_connection_is_cut_again_and_again(self, desk: Desk) -> None:
         async def echo(job: Any) -> Any:

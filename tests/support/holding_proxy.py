@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -30,7 +31,6 @@ class HoldingProxy:
         self._target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
-        self._tasks: set[asyncio.Task[Any] | None] = set()
         self._open: dict[tuple[Kind, str], asyncio.Event] = {}
         self._held: dict[tuple[Kind, str], int] = {}
         self.port = 0
@@ -71,23 +71,27 @@ class HoldingProxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.add(asyncio.current_task())
-        back, forth = await asyncio.open_unix_connection(str(self._target))
         passage = _Passage()
-        try:
+        async with contextlib.AsyncExitStack() as ends:
+            ends.push_async_callback(self._end, writer)
+            back, forth = await asyncio.open_unix_connection(str(self._target))
+            ends.push_async_callback(self._end, forth)
             # Done when either side ends.
             ways = [
                 asyncio.ensure_future(self._copy(passage, "said", reader, forth)),
                 asyncio.ensure_future(self._copy(passage, "told", back, writer)),
             ]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            for end in (writer, forth):
-                end.close()
-            await asyncio.gather(*(end.wait_closed() for end in (writer, forth)), return_exceptions=True)
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+
+    async def _end(self, end: asyncio.StreamWriter) -> None:
+        end.close()
+        with contextlib.suppress(OSError):
+            await end.wait_closed()
 
     async def _copy(
         self, passage: _Passage, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -104,10 +108,11 @@ class HoldingProxy:
 
     async def _stop(self) -> None:
         self._server.close()
-        tasks = [task for task in self._tasks if task is not None and not task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Those that are just being accepted included.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.wait_closed()
 
     def __enter__(self) -> Self:
