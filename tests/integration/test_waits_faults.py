@@ -15,8 +15,8 @@ import pytest_asyncio
 
 import toromq.sync
 from tests.support.eventually import aeventually
-from tests.support.invariants import check_invariants
 from tests.support.holding_proxy import HoldingProxy
+from tests.support.invariants import check_invariants
 from tests.support.redisbox import RedisBox
 from tests.support.waiting import NAME, Desk
 from toromq import JobFailedError, JobNotFoundError, JobTimeoutError, RedisConnectionError, Worker
