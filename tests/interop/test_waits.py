@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.interop.sides import RefusedError
 from tests.support.eventually import aeventually
 from toromq import JobFailedError, JobNotFoundError, JobTimeoutError
 
@@ -31,6 +32,14 @@ _RESULTS: dict[str, Any] = {
 }
 
 
+async def _wait(ours: OurSide, job_id: str, timeout: int | None = None) -> Any:
+    try:
+        return await ours.call("wait_until_finished", job_id, timeout)
+    except RefusedError as refused:
+        # What our users see.
+        raise (refused.__cause__ or refused) from None
+
+
 async def _reads(keys: QueueKeys) -> None:
     name = f"{keys.prefix}:bWFpbA==:qe"
 
@@ -45,10 +54,10 @@ async def test_we_wait_for_a_result_and_get_it(ours: OurSide, side: Side, keys: 
     worker = await side.worker("gate")
     job_id = await side.add("n", {})
     await worker.started(job_id)
-    waiting = asyncio.ensure_future(ours.call("wait_until_finished", job_id))
+    waiting = asyncio.ensure_future(_wait(ours, job_id))
     await _reads(keys)
     await worker.open(job_id, result)
-    for value in (await waiting, await ours.call("wait_until_finished", job_id)):
+    for value in (await waiting, await _wait(ours, job_id)):
         assert value == result
         assert type(value) is type(result)
 
@@ -56,17 +65,17 @@ async def test_we_wait_for_a_result_and_get_it(ours: OurSide, side: Side, keys: 
 async def test_a_processor_without_result_gives_none(ours: OurSide, side: Side) -> None:
     await side.worker("undefined")
     job_id = await side.add("n", {})
-    assert await ours.call("wait_until_finished", job_id) is None
+    assert await _wait(ours, job_id) is None
 
 
 async def test_we_wait_for_a_failure_and_get_its_reason(ours: OurSide, side: Side, keys: QueueKeys) -> None:
     worker = await side.worker("gate")
     job_id = await ours.add("n", {})
     await worker.started(job_id)
-    waiting = asyncio.ensure_future(ours.call("wait_until_finished", job_id))
+    waiting = asyncio.ensure_future(_wait(ours, job_id))
     await _reads(keys)
     await worker.open(job_id, error='no luck, "åäö"')
-    for ended in (waiting, ours.call("wait_until_finished", job_id)):
+    for ended in (waiting, _wait(ours, job_id)):
         with pytest.raises(JobFailedError) as failure:
             await ended
         assert failure.value.failed_reason == 'no luck, "åäö"'
@@ -75,7 +84,7 @@ async def test_we_wait_for_a_failure_and_get_its_reason(ours: OurSide, side: Sid
 async def test_only_the_last_failure_counts(ours: OurSide, side: Side) -> None:
     worker = await side.worker({"name": "fail_times", "times": 2, "value": "third"})
     job_id = await ours.add("n", {}, attempts=3)
-    assert await ours.call("wait_until_finished", job_id) == "third"
+    assert await _wait(ours, job_id) == "third"
     assert len(worker.runs(job_id)) == 3
 
 
@@ -86,21 +95,21 @@ async def test_a_result_reaches_us_although_the_job_is_removed_at_once(
     job_id = await side.add("n", {}, remove_on_complete=True)
     await worker.started(job_id)
     # Looked at by the time this is answered, as it waits for the same reader.
-    waiting = asyncio.ensure_future(ours.call("wait_until_finished", job_id))
+    waiting = asyncio.ensure_future(_wait(ours, job_id))
     with pytest.raises(JobTimeoutError):
-        await ours.call("wait_until_finished", job_id, 0)
+        await _wait(ours, job_id, 0)
     await worker.open(job_id, {"kept": False})
     assert await waiting == {"kept": False}
     assert keys.hash(job_id) == {}
     with pytest.raises(JobNotFoundError):
-        await ours.call("wait_until_finished", job_id)
+        await _wait(ours, job_id)
 
 
 async def test_a_job_that_the_other_side_removes_ends_our_wait(
     ours: OurSide, node: NodeSide, keys: QueueKeys
 ) -> None:
     job_id = await node.add("n", {})
-    waiting = asyncio.ensure_future(ours.call("wait_until_finished", job_id))
+    waiting = asyncio.ensure_future(_wait(ours, job_id))
     await _reads(keys)
     await node.peer.call(node.handle, "remove", job_id)
     with pytest.raises(JobNotFoundError):
@@ -111,7 +120,7 @@ async def test_many_wait_while_both_sides_work(pair: Pair, ours: OurSide) -> Non
     for side in (pair.a, pair.b):
         await side.worker("echo", concurrency=5)
     ids = await pair.a.add_bulk([("n", {"n": n}, {}) for n in range(100)])
-    results = await asyncio.gather(*(ours.call("wait_until_finished", job_id) for job_id in ids))
+    results = await asyncio.gather(*(_wait(ours, job_id) for job_id in ids))
     assert results == [{"n": n} for n in range(100)]
 
 
