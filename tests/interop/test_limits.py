@@ -206,6 +206,20 @@ async def test_a_rate_limit_is_kept_and_used_up_by_five_workers(
     assert by_whom == {"ours-0", "ours-1", "theirs"}
 
 
+async def test_our_workers_alone_begin_each_window_when_the_last_one_ends(ours: OurSide, keys: QueueKeys) -> None:
+    # Beside a worker of Node that is in time nobody would see that ours are late.
+    most, duration, rounds = 5, 400, 9
+    await ours.add_bulk([("n", {}, {})] * most * rounds)
+    for _ in range(2):
+        await ours.worker("value", limiter={"max": most, "duration": duration}, concurrency=3)
+    await _completed(ours, most * rounds)
+    by_window = windows(started(keys), duration)
+    assert max(map(len, by_window)) <= most
+    assert len(by_window) <= rounds + 1
+    pace = statistics.median(later[0] - window[0] for window, later in itertools.pairwise(by_window))
+    assert duration <= pace <= duration / 0.95
+
+
 async def test_two_sides_share_one_window(pair: Pair) -> None:
     most, duration = 3, 100
     options = {"limiter": {"max": most, "duration": duration}, "concurrency": 5}
