@@ -13,7 +13,10 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "toromq"
-FILES = ("job.py", "queue_getters.py", "queue_limits.py", "queue_metrics.py", "queue.py", "sandbox_job.py", "worker.py")
+FILES = (
+    "job.py", "queue_getters.py", "queue_limits.py", "queue_metrics.py", "queue.py", "sandbox_job.py",
+    "worker_by_hand.py", "worker.py",
+)  # fmt: skip
 NOTICE = "# Made from ../{name} by tools/make_sync.py; change that one.\n"
 RULES = (
     (r"(?m)^( *)async (def|with|for)\b", r"\1\2"),
@@ -25,7 +28,7 @@ RULES = (
     (r"__aexit__", "__exit__"),
     (r"\basyncio\b", "threading"),
     (r"(from toromq\._bridge import .*)\bport\b", r"\1blocking_port as port"),
-    (r"from toromq\.(job|queue|queue_getters|queue_limits|queue_metrics) import", r"from toromq.sync.\1 import"),
+    (r"from toromq\.(job|queue(?:_\w+)?|worker_by_hand) import", r"from toromq.sync.\1 import"),
     (r"(?<!\.)\bsync\.(Job|Queue)\b", r"\1"),
     (r"`async with worker`, `worker\.run\(\)`", "`with worker`, `worker.run()`"),
 )

@@ -65,6 +65,11 @@ class Processors:
         default = self._by_name.get(None)
         return None if default is None or len(self._by_name) > 1 else default.call
 
+    def is_async(self, name: str) -> bool:
+        """Whether what runs a job of this name is a coroutine function."""
+        found = self._by_name.get(name) or self._by_name.get(None)
+        return found is not None and found.is_async
+
     def of(self, name: str) -> Callable[[Any], Any]:
         """What runs a job of this name; a function that fails it where nothing does."""
         found = self._by_name.get(name) or self._by_name.get(None)

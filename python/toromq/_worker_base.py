@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import math
 import os
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from toromq import _bridge
 from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
+from toromq._endings import DELAY_WITHOUT_END, SIGNALS, STEERING, as_delay, is_handed_back, waits_for_children
 from toromq._failure import HOPELESS, failure_of
 from toromq._guards import is_mapping, is_path
 from toromq._job_fields import DataT, JobFields, ResultT, Run, Stored
@@ -30,8 +30,6 @@ from toromq.errors import (
     RateLimitError,
     ToroError,
     UnrecoverableError,
-    WaitingChildrenError,
-    WaitingError,
 )
 from toromq.options import (
     KeepJobs,
@@ -51,9 +49,6 @@ if TYPE_CHECKING:
     from toromq._sandbox.pool import Pool
     from toromq.types import Adapter
 
-# What a processor raises to say where its job goes.
-STEERING: Final = (DelayedError, RateLimitError, WaitingChildrenError, WaitingError)
-_SIGNALS: Final = {"delayed": "DelayedError", "wait": "WaitingError", "waiting-children": "WaitingChildrenError"}
 _BUILT_IN_BACKOFFS: Final = frozenset(("fixed", "exponential"))
 
 
@@ -66,7 +61,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
     EVENTS = frozenset(
         (
             "active", "completed", "failed", "progress", "stalled", "drained", "paused", "resumed", "ready", "closing",
-            "closed", "error", "lock_lost",
+            "closed", "error", "lock_lost", "lock_renewal_failed", "locks_renewed",
         )
     )  # fmt: skip
     _job_type: ClassVar[Any]
@@ -155,7 +150,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         self._has_data_type = data_type is not None
         for queue in (self._queue, self._blocking_queue):
             queue._on_progress = self._progressed
-        self._hand: _bridge.NativeByHand | None = None
+        self._hand: tuple[int, _bridge.NativeByHand] | None = None
+        self._checking: int | None = None
         self._native: _bridge.NativeWorker | None = None
         self._ticket = 0
         # Of jobs whose end somebody listens to: what the listener gets once Redis has it.
@@ -190,14 +186,14 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if self._sandbox is not None:
             self._sandbox.kill()
 
-    def _refuse_inside(self) -> None:
+    def _refuse_inside(self, what: str, instead: str) -> None:
         if getattr(self._inside, "running", False):
-            raise ToroError("a job that closes its worker would wait for itself; close it from another thread")
+            raise ToroError(f"a job that {what} its worker would wait for itself; {instead}")
 
     def _start(self, port: Any) -> None:
         in_threads, routes = self._processors.runs_in_threads()
         connection = self._connection._native()
-        self._pid = os.getpid()
+        self._note_life()
         self._context = contextvars.copy_context()
         self._ticket, native = port.attach(
             self._receive,
@@ -210,7 +206,6 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             routes,
         )
         self._native = native
-        _bridge.live_workers.add(self)
         if in_threads or any(routes.values()):
             self._start_thread(native)
 
@@ -218,34 +213,37 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         """Whether something waits for its end that goes on after the main thread has ended."""
         raise NotImplementedError
 
+    def _note_life(self) -> None:
+        """Have the program's end told to it."""
+        self._pid = os.getpid()
+        _bridge.live_workers.add(self)
+
     def _program_ends(self) -> None:
-        if self._native is not None and self._is_ours() and not self._is_driven():
+        if not self._is_ours() or self._is_driven():
+            return
+        if self._native is not None:
             self._native.end()
-            if (events := _bridge.received(self._ticket)) is not None:
+        for ticket in (self._ticket, self._checking):
+            if ticket is not None and (events := _bridge.received(ticket)) is not None:
                 events.end()
 
     def _by_hand(self, token: str) -> _bridge.NativeByHand:
         check_token(token)
-        if self._hand is None:
+        return self._hand_of_this_process()
+
+    def _hand_of_this_process(self) -> _bridge.NativeByHand:
+        pid = os.getpid()
+        # A forked child must not use its parent's connection.
+        if self._hand is None or self._hand[0] != pid:
             connection = self._connection._native()
-            self._hand = _bridge.make(
-                _bridge.NativeByHand, connection, self._prefix, self.queue_name, self._options
-            )
-        return self._hand
+            made = _bridge.make(_bridge.NativeByHand, connection, self._prefix, self.queue_name, self._options)
+            self._hand = (pid, made)
+        return self._hand[1]
 
-    def pause(self) -> None:
-        """Take no more jobs until `resume`; those in flight go on."""
-        self._options["paused"] = True
-        if self._native is not None:
-            self._native.set_paused(True)
-        self._tell("paused")
-
-    def resume(self) -> None:
-        """Take jobs again."""
-        self._options["paused"] = False
-        if self._native is not None:
-            self._native.set_paused(False)
-        self._tell("resumed")
+    def _set_paused(self, paused: bool) -> None:
+        self._options["paused"] = paused
+        if self._native is not None and self._is_ours():
+            self._native.set_paused(paused)
 
     def processor(self, name: str) -> Callable[[ProcessorT], ProcessorT]:
         """A decorator: let a function run the jobs of this name, instead of the worker's own processor if it has one.
@@ -345,9 +343,12 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._unbegun.pop(stored[:2], None)
             self._lost(stored[:2])
             self._tell("lock_lost", self._job_type(self._queue, stored))
-        elif event == "stalled":
-            self._tell("stalled", value)
-        elif event in ("drained", "ready"):
+        elif event in ("stalled", "locks_renewed", "lock_renewal_failed"):
+            self._tell(event, value)
+        elif event == "ready":
+            self._answered()
+            self._tell(event)
+        elif event == "drained":
             self._tell(event)
         elif event == "error":
             self._tell("error", value)
@@ -388,6 +389,10 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         self._closed()
         self._tell("closed")
 
+    def _answered(self) -> None:
+        """Redis answered for the first time."""
+        raise NotImplementedError
+
     def _closed(self) -> None:
         """Nothing more comes from the engine."""
         raise NotImplementedError
@@ -415,7 +420,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if job._moved is not None:
             self._tell("error", ToroError(
                 f"the processor of job {job.id} moved it to {job._moved} and then {how}, which is not stored; raise "
-                f"{_SIGNALS[job._moved]} after the move"
+                f"{SIGNALS[job._moved]} after the move"
             ))  # fmt: skip
 
     def _steered(self, native: _bridge.NativeWorker, job: JobFields[Any, Any], signal: BaseException) -> None:
@@ -423,10 +428,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             if signal.due is not None:
                 native.delay(job.id, job.token, signal.due)
                 return
-            self._tell("error", ToroError(
-                f"the processor of job {job.id} raised DelayedError and did not say until when, so the job runs again "
-                "now; call job.move_to_delayed() before, or raise DelayedError(delay=...)"
-            ))  # fmt: skip
+            self._tell("error", ToroError(DELAY_WITHOUT_END.format(job.id)))
         # Where it was moved already, this only gives back the slot.
         if isinstance(signal, RateLimitError):
             native.rate_limited(job.id, job.token, signal.retry_after)
@@ -446,6 +448,16 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if self._backoff_strategy is None:
             raise ConfigurationError(f"job {job.id} wants backoff {kind!r}, but the worker has no backoff_strategy")
         return self._backoff_strategy(job.attempts_made + 1, kind, error, job)
+
+    def _delay(self, job: JobFields[Any, Any], error: BaseException) -> Any:
+        """How long to wait before the next try, as the engine takes it."""
+        try:
+            chosen = self._backoff(job, error)
+            return as_delay(asyncio.run(_wait_for(chosen)) if inspect.isawaitable(chosen) else chosen)
+        except Exception as broken:
+            # A broken strategy must not keep the job: it is tried again at once, and the reason told.
+            self._tell("error", broken)
+            return None
 
     def _check_data(self, job: JobFields[Any, Any]) -> None:
         """Refuse a job whose data is not of the worker's type, before its processor sees it."""
@@ -511,39 +523,18 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if is_handed_back(job, error):
             native.wait(job.id, job.token)
             return
-        try:
-            delay = as_delay(self._awaited(self._backoff(job, error)))
-        except Exception as broken:
-            # A broken strategy must not keep the job: it is tried again at once, and the reason told.
-            self._tell("error", broken)
-            delay = None
-        self._failed(native, job, error, delay)
+        # Not the face's own: this is a thread, which has nothing else to do while a strategy waits.
+        self._failed(native, job, error, WorkerBase._delay(self, job, error))
 
-    def _awaited(self, value: Any) -> Any:
-        return asyncio.run(_wait_for(value)) if inspect.isawaitable(value) else value
+    def _call(self, job: Any) -> Any:
+        """Run the processor on a job that was fetched by hand."""
+        return self._processors.of(job.name)(job)
 
+    def _blocking(self, job: JobFields[Any, Any]) -> Any:
+        """The same run of a job as plain functions get it."""
+        stored = (job.id, job.token, job.attempts_started, job.attempts_made, job._fields)
+        return self._blocking_job_type(self._blocking_queue, stored)
 
-
-def waits_for_children(job: JobFields[Any, Any], signal: BaseException) -> bool:
-    """Whether a job is still to be moved to where it waits for its children."""
-    return isinstance(signal, WaitingChildrenError) and job._moved is None
-
-
-def is_handed_back(job: JobFields[Any, Any], error: BaseException) -> bool:
-    """Whether a job ended as it was told to by a close, or by the loss of its lock: that is no failure."""
-    told = job._cancellation
-    return isinstance(error, JobCancelledError) and told.is_set() and not told.fails
-
-
-def as_delay(answer: Any) -> float | None:
-    """What a backoff strategy said, as the engine takes it."""
-    if answer is None:
-        return None
-    if isinstance(answer, timedelta):
-        answer = answer / timedelta(milliseconds=1)
-    if not math.isfinite(delay := float(answer)) or delay >= 2**53:
-        raise ValueError(f"the backoff strategy said {answer!r}; allowed are milliseconds, or -1 for no retry")
-    return delay
 
 
 async def _wait_for(awaitable: Awaitable[Any]) -> Any:

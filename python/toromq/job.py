@@ -33,7 +33,9 @@ from toromq.options import (
 class Job(JobFields[DataT, ResultT]):
     """One unit of work, as it was stored when it was read. Data is decoded when it is first looked at."""
 
+    # Of a job that was fetched by hand.
     _hand: NativeByHand | None = None
+    _worker: Any = None
 
     @staticmethod
     async def create(queue: Any, name: str, data: Any = MISSING, /, **options: Unpack[JobOptions]) -> Job[Any, Any]:
@@ -366,7 +368,7 @@ class Job(JobFields[DataT, ResultT]):
             LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
         """
         stored = self._queue._result_type.encode(returnvalue, "returnvalue")
-        return await self._finish(token, fetch_next, stored, None, None, False)
+        return await self._finish(token, fetch_next, stored, None, None, False, None)
 
     async def move_to_failed(self, error: BaseException, token: str, fetch_next: bool = True) -> Any:
         """Fail a job that was fetched by hand; it is tried again if it has attempts left.
@@ -374,7 +376,8 @@ class Job(JobFields[DataT, ResultT]):
         Raises:
             LockMissingError, LockMismatchError: the lock is gone; nothing was changed.
         """
-        return await self._finish(token, fetch_next, None, *failure_of(error))
+        delay = None if self._worker is None else await self._worker._delay(self, error)
+        return await self._finish(token, fetch_next, None, *failure_of(error), delay)
 
     async def _finish(self, token: str, fetch_next: bool, *outcome: Any) -> Any:
         hand = self._hand
@@ -387,15 +390,15 @@ class Job(JobFields[DataT, ResultT]):
         self._ended(finished_on, **written)
         if not fetch_next:
             return None
-        return by_hand(self._queue, hand, await port().call(hand.fetch, token, False))
+        return by_hand(self._worker, hand, await port().call(hand.fetch, token, False))
 
 
-def by_hand(queue: Any, hand: NativeByHand, stored: Any) -> Job[Any, Any] | None:
+def by_hand(worker: Any, hand: NativeByHand, stored: Any) -> Job[Any, Any] | None:
     """A job that its user finishes without a worker's loop."""
     if stored is None:
         return None
-    job: Job[Any, Any] = Job(queue, stored)
-    job._hand = hand
+    job: Job[Any, Any] = Job(worker._queue, stored)
+    job._hand, job._worker = hand, worker
     return job
 
 

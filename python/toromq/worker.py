@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from toromq import sync
 from toromq._bridge import NativeWorker, is_receiving, port
 from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
-from toromq._job_fields import DataT, ResultT, Run, Stored
+from toromq._endings import STEERING, as_delay, is_handed_back, waits_for_children
+from toromq._job_fields import DataT, JobFields, ResultT, Run, Stored
 from toromq._listeners import AsyncListeners
 from toromq._tasks import LAST_TURN, TaskRunner
-from toromq._worker_base import STEERING, WorkerBase, as_delay, is_handed_back, waits_for_children
 from toromq.errors import JobCancelledError, ToroError
-from toromq.job import Job, by_hand
+from toromq.job import Job
+from toromq.options import flag
 from toromq.queue import Queue
+from toromq.worker_by_hand import ByHand
 
 if TYPE_CHECKING:
     from toromq._sandbox.pool import Pool  # async only
     from toromq.types import WorkerOptions
 
 
-class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
+class Worker(ByHand[DataT, ResultT], AsyncListeners):
     """Takes jobs from a queue and runs a processor on them, at most `concurrency` at once.
 
     A job runs at least once: it runs again when its worker died or was cut off from Redis for longer than
@@ -67,8 +69,8 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
         sandbox: how child processes are treated.
 
     Events, for `on`, and what listeners get: active (job), completed (job, result), failed (job, error), progress
-    (job, progress), stalled (job id), lock_lost (job), error (error), closing (reason); drained, paused, resumed, ready
-    and closed nothing.
+    (job, progress), stalled (job id), locks_renewed (job ids), lock_renewal_failed (job ids), lock_lost (job), error
+    (error), closing (reason); drained, paused, resumed, ready and closed nothing.
 
     Constructing one has no side effect: `async with worker`, `await worker.run()` or `toromq.run(worker)` starts it.
 
@@ -95,6 +97,8 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
     _queue_type = Queue
     _blocking_job_type = sync.Job
     _blocking_queue_type = sync.Queue
+    _ready: asyncio.Event | None = None
+    _has_answered = False
     _ended: asyncio.Event | None = None
     _runs = 0
     _loop: asyncio.AbstractEventLoop | None = None  # async only
@@ -129,8 +133,11 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
         their jobs handed back.
         """
         if self.is_running():
-            self._refuse_inside()
+            self._refuse_inside("closes", "close it from another thread, or create a task for worker.close()")
+        self._stop_checking()
         is_first, self._is_closed = not self._is_closed, True
+        if self._ended is None and self._sandbox is not None:
+            self._sandbox.close()
         if self._ended is None or not self._is_ours():
             return
         # Without an engine it is just being started, and is closed as soon as it has one.
@@ -149,13 +156,38 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
         if not is_receiving():
             await self._ended.wait()
 
-    async def get_next_job(self, token: str, block: bool = True) -> Job[DataT, ResultT] | None:
-        """Fetch one job by hand, locked under `token` for `lock_duration`; its lock is not renewed.
+    async def pause(self, do_not_wait_active: bool = False) -> None:
+        """Take no more jobs until `resume`, and return once those in flight have ended; `do_not_wait_active`: at once.
 
-        Finish it with `job.move_to_completed` or `job.move_to_failed`. With `block`, waits up to `drain_delay`.
+        Other workers of the queue go on; `Queue.pause` stops them all.
         """
-        hand = self._by_hand(token)
-        return by_hand(self._queue, hand, await port().call(hand.fetch, token, block))
+        waits = not flag("do_not_wait_active", do_not_wait_active) and self.is_running()
+        if waits:
+            self._refuse_inside("pauses", "use pause(do_not_wait_active=True)")
+        self._set_paused(True)
+        if waits and self._native is not None:
+            await port().call(self._native.when_idle)
+        self._tell("paused")
+
+    async def resume(self) -> None:
+        """Take jobs again."""
+        self._set_paused(False)
+        self._tell("resumed")
+
+    async def wait_until_ready(self) -> None:
+        """Return once Redis has answered: the worker itself if it was started, which tries for ever.
+
+        Raises:
+            RedisConnectionError: it was not started, and Redis stayed away for the connection's `command_timeout`.
+            ToroError: it was closed before Redis answered.
+        """
+        # A listener can't wait for what is told to its own thread.
+        if self._ready is None or not self._is_ours() or is_receiving():
+            await self._queue.wait_until_ready()
+            return
+        await self._ready.wait()
+        if not self._has_answered:
+            raise ToroError(f"the worker of {self.queue_name} was closed before Redis answered")
 
     async def rate_limit(self, duration: int | timedelta) -> None:
         """Let no job of the queue start for `duration` (milliseconds or a timedelta), as `Queue.rate_limit` does.
@@ -171,7 +203,8 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
 
     async def _begin(self) -> None:
         self._check_start()
-        ended = self._ended = asyncio.Event()
+        self._ready, ended = asyncio.Event(), asyncio.Event()
+        self._ended = ended
         self._prepare()
         try:
             self._start(port())
@@ -188,10 +221,23 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
             return self._loop.is_running()  # async only
         return self._runs > 0
 
+    def _answered(self) -> None:
+        self._has_answered = True
+        if self._ready is not None:
+            self._ready.set()
+
     def _closed(self) -> None:
         port().detach(self._ticket)
         assert self._ended is not None
+        assert self._ready is not None
         self._ended.set()
+        self._ready.set()
+
+    def _stop_checking(self) -> None:
+        if self._checking is not None and self._hand is not None and self._is_ours():
+            self._hand[1].stop_checking()
+            port().detach(self._checking)
+            self._checking = None
 
     # --- async only: jobs as coroutines on the event loop ---
 
@@ -240,10 +286,10 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
         port().deliver()
         await self._tasks.cancel_all(WORKER_CLOSES)
 
-    def _refuse_inside(self) -> None:
-        super()._refuse_inside()
+    def _refuse_inside(self, what: str, instead: str) -> None:
+        super()._refuse_inside(what, instead)
         if self._tasks is not None and self._tasks.is_inside():
-            raise ToroError("a job that closes its worker would wait for itself; create a task for worker.close()")
+            raise ToroError(f"a job that {what} its worker would wait for itself; {instead}")
 
     def _tell(self, event: str, *arguments: Any) -> None:
         if event != "error" and not self._listeners.get(event):
@@ -344,7 +390,7 @@ class Worker(WorkerBase[DataT, ResultT], AsyncListeners):
             delay = None
         self._failed(native, job, error, delay)
 
-    async def _delay(self, job: Job[Any, Any], error: BaseException) -> float | None:
+    async def _delay(self, job: JobFields[Any, Any], error: BaseException) -> float | None:
         try:
             chosen = self._backoff(job, error)
             if inspect.isawaitable(chosen):

@@ -421,7 +421,7 @@ async def test_a_worker_that_is_paused_under_a_limit_hands_on_what_woke_it(
         await queue.add("n", 1)
         # It took the marker, found the limit and sleeps.
         await aeventually(lambda: not redis.exists(f"{prefix}:q:marker"))
-        limited.pause()
+        await limited.pause()
         await aeventually(lambda: redis.exists(f"{prefix}:q:marker"))
         # For this one there is no limit.
         async with toromq.Worker("q", processor, **options):

@@ -172,11 +172,11 @@ async def test_a_paused_worker_takes_nothing_until_it_is_resumed(place: Place, k
     worker, other = place.worker(kind, lambda _: "mine"), place.worker(kind, lambda _: "other")
     async with _started(worker):
         assert await place.result(await place.queue.add("n")) == "mine"
-        worker.pause()
+        await _call(worker.pause)
         assert (worker.is_paused(), worker.is_running()) == (True, True)
         async with _started(other):
             assert await place.result(await place.queue.add("n")) == "other"
-        worker.resume()
+        await _call(worker.resume)
         assert not worker.is_paused()
         assert await place.result(await place.queue.add("n")) == "mine"
 
@@ -185,7 +185,7 @@ async def test_a_paused_worker_takes_nothing_until_it_is_resumed(place: Place, k
 async def test_a_worker_that_was_paused_before_its_start_takes_nothing(place: Place, kind: str) -> None:
     for _ in range(10):
         worker = place.worker(kind, lambda _: "mine")
-        worker.pause()
+        await _call(worker.pause)
         added = await place.queue.add("n")
         async with _started(worker):
             # By then it is at work.

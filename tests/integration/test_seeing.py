@@ -252,8 +252,8 @@ async def test_listeners_hear_of_everything(place: Place, kind: str, are_async: 
     async with _started(worker):
         await place.ended(*jobs)
         await aeventually(lambda: "drained" in heard)
-        worker.pause()
-        worker.resume()
+        await _call(worker.pause)
+        await _call(worker.resume)
     await aeventually(lambda: "closed" in heard)
     assert {event: len(calls) for event, calls in heard.items()} == {
         "ready": 1, "active": 2, "progress": 2, "completed": 1, "failed": 1, "drained": 1, "paused": 1, "resumed": 1,
@@ -275,7 +275,7 @@ async def test_listeners_hear_of_everything(place: Place, kind: str, are_async: 
 
 
 @_both_faces
-def test_listeners_come_and_go(redisbox: RedisBox, face: Any) -> None:
+async def test_listeners_come_and_go(redisbox: RedisBox, face: Any) -> None:
     worker = face.Worker("q", connection=redisbox.url)
     heard: list[str] = []
 
@@ -287,21 +287,21 @@ def test_listeners_come_and_go(redisbox: RedisBox, face: Any) -> None:
     once = worker.once("paused", lambda: heard.append("once"))
     assert callable(decorated)
     assert callable(once)
-    worker.pause()
+    await _call(worker.pause)
     assert heard == ["decorated", "plain", "once"]
-    worker.pause()
+    await _call(worker.pause)
     worker.off("paused", plain)
     worker.off("paused", plain)  # Twice is harmless
-    worker.pause()
+    await _call(worker.pause)
     assert heard[3:] == ["decorated", "plain", "decorated"]
 
 
 @_both_faces
-def test_a_listener_for_one_event_can_be_taken_off_before(redisbox: RedisBox, face: Any) -> None:
+async def test_a_listener_for_one_event_can_be_taken_off_before(redisbox: RedisBox, face: Any) -> None:
     worker = face.Worker("q", connection=redisbox.url)
     heard: list[str] = []
     worker.off("paused", worker.once("paused", lambda: heard.append("once")))
-    worker.pause()
+    await _call(worker.pause)
     assert heard == []
 
 

@@ -36,6 +36,9 @@ class NodeWorker(SideWorker):
     async def open(self, job_id: str, value: Any = None, *, error: str | None = None) -> None:
         await self._peer.open(self.handle, job_id, value, error=error)
 
+    async def cancel(self, job_id: str, reason: str) -> bool:
+        return bool(await self._peer.call(self.handle, "cancelJob", job_id, reason))
+
     async def close(self, *, force: bool = False) -> None:
         await self._peer.close_handle(self.handle, force=force)
 

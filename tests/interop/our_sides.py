@@ -79,6 +79,9 @@ class OurWorker(SideWorker):
     async def open(self, job_id: str, value: Any = None, *, error: str | None = None) -> None:
         self._gates.open(job_id, value, error)
 
+    async def cancel(self, job_id: str, reason: str) -> bool:
+        return bool(self._worker.cancel_job(job_id, reason))
+
     async def close(self, *, force: bool = False) -> None:
         await self._worker.close(force=force)
 

@@ -198,6 +198,14 @@ async def _block_forever(job: Any, script: Script, gates: Gates) -> None:
     await gates.passed(job.id)
 
 
+async def _until_cancelled(job: Any, script: Script, gates: Gates) -> None:
+    # A coroutine is cancelled where it waits.
+    if inspect.iscoroutinefunction(job.log):
+        await asyncio.get_running_loop().create_future()
+    job._cancellation.wait()
+    job.raise_if_cancelled()
+
+
 async def _by_name(job: Any, script: Script, gates: Gates) -> Any:
     return await run_script({**script, "name": job.name}, job, gates)
 
@@ -217,5 +225,6 @@ _PROCESSORS: dict[str, Callable[[Any, Script, Gates], Coroutine[Any, Any, Any]]]
     "sleep": _sleep,
     "rate_limit": _rate_limit,
     "block_forever": _block_forever,
+    "until_cancelled": _until_cancelled,
     "by_name": _by_name,
 }

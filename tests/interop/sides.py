@@ -87,6 +87,10 @@ class SideWorker(ABC):
         """Lets the job's ``gate`` processor return the value, or fail."""
 
     @abstractmethod
+    async def cancel(self, job_id: str, reason: str) -> bool:
+        """Tells a job that this worker runs to end; whether it runs it."""
+
+    @abstractmethod
     async def close(self, *, force: bool = False) -> None:
         """Stops the worker; waits for its jobs unless forced."""
 

@@ -15,15 +15,17 @@ from toromq._bridge import is_receiving
 from toromq._job_fields import DataT, ResultT
 from toromq._listeners import Listeners
 from toromq._tasks import LAST_TURN
-from toromq._worker_base import WorkerBase
-from toromq.sync.job import Job, by_hand
+from toromq.errors import ToroError
+from toromq.options import flag
+from toromq.sync.job import Job
 from toromq.sync.queue import Queue
+from toromq.sync.worker_by_hand import ByHand
 
 if TYPE_CHECKING:
     from toromq.types import WorkerOptions
 
 
-class Worker(WorkerBase[DataT, ResultT], Listeners):
+class Worker(ByHand[DataT, ResultT], Listeners):
     """Takes jobs from a queue and runs a processor on them, at most `concurrency` at once.
 
     A job runs at least once: it runs again when its worker died or was cut off from Redis for longer than
@@ -63,8 +65,8 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
         sandbox: how child processes are treated.
 
     Events, for `on`, and what listeners get: active (job), completed (job, result), failed (job, error), progress
-    (job, progress), stalled (job id), lock_lost (job), error (error), closing (reason); drained, paused, resumed, ready
-    and closed nothing.
+    (job, progress), stalled (job id), locks_renewed (job ids), lock_renewal_failed (job ids), lock_lost (job), error
+    (error), closing (reason); drained, paused, resumed, ready and closed nothing.
 
     Constructing one has no side effect: `with worker`, `worker.run()` or `toromq.run(worker)` starts it.
 
@@ -90,6 +92,8 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
     _queue_type = Queue
     _blocking_job_type = Job
     _blocking_queue_type = Queue
+    _ready: threading.Event | None = None
+    _has_answered = False
     _ended: threading.Event | None = None
     _runs = 0
 
@@ -122,8 +126,11 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
         their jobs handed back.
         """
         if self.is_running():
-            self._refuse_inside()
+            self._refuse_inside("closes", "close it from another thread, or create a task for worker.close()")
+        self._stop_checking()
         is_first, self._is_closed = not self._is_closed, True
+        if self._ended is None and self._sandbox is not None:
+            self._sandbox.close()
         if self._ended is None or not self._is_ours():
             return
         # Without an engine it is just being started, and is closed as soon as it has one.
@@ -142,13 +149,38 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
         if not is_receiving():
             self._ended.wait()
 
-    def get_next_job(self, token: str, block: bool = True) -> Job[DataT, ResultT] | None:
-        """Fetch one job by hand, locked under `token` for `lock_duration`; its lock is not renewed.
+    def pause(self, do_not_wait_active: bool = False) -> None:
+        """Take no more jobs until `resume`, and return once those in flight have ended; `do_not_wait_active`: at once.
 
-        Finish it with `job.move_to_completed` or `job.move_to_failed`. With `block`, waits up to `drain_delay`.
+        Other workers of the queue go on; `Queue.pause` stops them all.
         """
-        hand = self._by_hand(token)
-        return by_hand(self._queue, hand, port().call(hand.fetch, token, block))
+        waits = not flag("do_not_wait_active", do_not_wait_active) and self.is_running()
+        if waits:
+            self._refuse_inside("pauses", "use pause(do_not_wait_active=True)")
+        self._set_paused(True)
+        if waits and self._native is not None:
+            port().call(self._native.when_idle)
+        self._tell("paused")
+
+    def resume(self) -> None:
+        """Take jobs again."""
+        self._set_paused(False)
+        self._tell("resumed")
+
+    def wait_until_ready(self) -> None:
+        """Return once Redis has answered: the worker itself if it was started, which tries for ever.
+
+        Raises:
+            RedisConnectionError: it was not started, and Redis stayed away for the connection's `command_timeout`.
+            ToroError: it was closed before Redis answered.
+        """
+        # A listener can't wait for what is told to its own thread.
+        if self._ready is None or not self._is_ours() or is_receiving():
+            self._queue.wait_until_ready()
+            return
+        self._ready.wait()
+        if not self._has_answered:
+            raise ToroError(f"the worker of {self.queue_name} was closed before Redis answered")
 
     def rate_limit(self, duration: int | timedelta) -> None:
         """Let no job of the queue start for `duration` (milliseconds or a timedelta), as `Queue.rate_limit` does.
@@ -164,7 +196,8 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
 
     def _begin(self) -> None:
         self._check_start()
-        ended = self._ended = threading.Event()
+        self._ready, ended = threading.Event(), threading.Event()
+        self._ended = ended
         self._prepare()
         try:
             self._start(port())
@@ -179,7 +212,20 @@ class Worker(WorkerBase[DataT, ResultT], Listeners):
     def _is_driven(self) -> bool:
         return self._runs > 0
 
+    def _answered(self) -> None:
+        self._has_answered = True
+        if self._ready is not None:
+            self._ready.set()
+
     def _closed(self) -> None:
         port().detach(self._ticket)
         assert self._ended is not None
+        assert self._ready is not None
         self._ended.set()
+        self._ready.set()
+
+    def _stop_checking(self) -> None:
+        if self._checking is not None and self._hand is not None and self._is_ours():
+            self._hand[1].stop_checking()
+            port().detach(self._checking)
+            self._checking = None

@@ -295,6 +295,12 @@ impl Sink for CountingSink {
         Activity::count(&self.activity.locks_lost, 1);
         self.inner.lock_lost(job)
     }
+    fn locks_renewed(&self, ids: Vec<String>) {
+        self.inner.locks_renewed(ids);
+    }
+    fn lock_renewal_failed(&self, ids: Vec<String>) {
+        self.inner.lock_renewal_failed(ids);
+    }
     fn stalled(&self, id: &str) {
         Activity::count(&self.activity.stalled, 1);
         self.inner.stalled(id);

@@ -7,13 +7,14 @@ use toromq_core::{
     error::Result,
     keys::QueueKeys,
     queue::{Deduplication, NewJob, Parent, Queue, RetryOptions, Series},
+    worker::Run,
 };
 
 use crate::{
     connection::NativeConnection,
     port::{Item, Port},
     runtime::{self, OfProcess},
-    worker::{Destination, JobRun},
+    worker::{Destination, JobRun, LockedJob, ids},
 };
 
 /// One queue of the engine.
@@ -140,6 +141,8 @@ operations! {
     add_log(id: String, line: String, keep: i64) = |queue| queue.add_log(&id, &line, keep) => Item::Number;
     move_job(run: JobRun, to: Destination) = |queue| queue.move_job(&run.into(), &to.into()) => Item::Flag;
     extend_lock(run: JobRun, duration: u64) = |queue| queue.extend_lock(&run.into(), duration) => nothing;
+    extend_locks(runs: Vec<LockedJob>, duration: u64)
+        = |queue| queue.extend_locks(&runs.into_iter().map(Run::from).collect::<Vec<_>>(), duration) => ids;
 
     set_global_concurrency(concurrency: Option<u64>) = |queue| queue.set_global_concurrency(concurrency) => nothing;
     get_global_concurrency() = |queue| queue.get_global_concurrency() => |most| Item::Numbers(most.into_iter().collect());

@@ -12,9 +12,11 @@ use std::{
 
 use pyo3::prelude::*;
 use toromq_core::{
+    connection::ConnectionSettings,
     error::{Error, Result},
     job::JobRecord,
     keys::QueueKeys,
+    scripts::Code,
     worker::{ByHand, Closing, Failed, JobOutcome, Move, Run, Sink, Worker, WorkerSettings},
 };
 
@@ -85,6 +87,25 @@ impl From<JobRun> for Run {
     }
 }
 
+/// A job and the token that its lock holds, as Python gives them.
+#[derive(FromPyObject)]
+pub(crate) struct LockedJob(String, String);
+
+impl From<LockedJob> for Run {
+    fn from(LockedJob(id, token): LockedJob) -> Self {
+        Self {
+            id,
+            token,
+            attempts_started: 0,
+        }
+    }
+}
+
+/// Those of lost locks.
+pub(crate) fn ids(lost: Vec<(String, Code)>) -> Item {
+    Item::Texts(lost.into_iter().map(|(id, _)| id).collect())
+}
+
 /// Where a job is to go, as Python gives it: the state, when it is due, the key of the child it waits for.
 #[derive(FromPyObject)]
 pub(crate) struct Destination(String, i64, Option<String>);
@@ -153,6 +174,12 @@ impl Sink for PortSink {
         let withdrawn = self.pool.as_ref().is_some_and(|pool| pool.withdraw(&job));
         self.event("lock_lost", Item::Held(vec![job]));
         withdrawn
+    }
+    fn locks_renewed(&self, ids: Vec<String>) {
+        self.event("locks_renewed", Item::Texts(ids));
+    }
+    fn lock_renewal_failed(&self, ids: Vec<String>) {
+        self.event("lock_renewal_failed", Item::Texts(ids));
     }
     fn stalled(&self, id: &str) {
         self.event("stalled", Item::Text(id.to_owned()));
@@ -357,6 +384,33 @@ impl NativeWorker {
         answer(port, ticket, extended, |()| Item::None)
     }
 
+    /// Gives the ids of those whose lock is another's or gone.
+    fn extend_locks(
+        &self,
+        port: &Port,
+        ticket: u64,
+        runs: Vec<LockedJob>,
+        duration: u64,
+    ) -> PyResult<()> {
+        let running = Arc::clone(&self.running);
+        let extended = async move {
+            let runs: Vec<Run> = runs.into_iter().map(Run::from).collect();
+            let life = Duration::from_millis(duration);
+            running.worker.extend_locks(&runs, life).await
+        };
+        answer(port, ticket, extended, ids)
+    }
+
+    /// Answers once it is paused, or has ended, and all that it held is written.
+    fn when_idle(&self, port: &Port, ticket: u64) -> PyResult<()> {
+        let running = Arc::clone(&self.running);
+        let idle = async move {
+            running.worker.when_idle().await;
+            Ok(())
+        };
+        answer(port, ticket, idle, |()| Item::None)
+    }
+
     /// The runs, by id and token, of all jobs or of one that are held and whose outcome is not known.
     #[allow(clippy::needless_pass_by_value)] // As the interpreter gives it.
     fn held(&self, id: Option<String>) -> Vec<(String, String)> {
@@ -414,6 +468,7 @@ impl NativeWorker {
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeByHand {
     hand: OfProcess<Arc<ByHand>>,
+    connection: ConnectionSettings,
 }
 
 #[pymethods]
@@ -430,7 +485,28 @@ impl NativeByHand {
         let hand = ByHand::new(&connection.settings, keys, settings);
         Ok(Self {
             hand: OfProcess::new(Arc::new(hand)),
+            connection: connection.settings.clone(),
         })
+    }
+
+    /// Looks for stalled jobs until `stop_checking`; what it finds is told through the port.
+    fn check_stalled(&self, port: &Port, ticket: u64) -> PyResult<()> {
+        let runtime = runtime::handle()?;
+        let _entered = runtime.enter();
+        let sink = Arc::new(PortSink {
+            inbox: Arc::clone(&port.inbox),
+            ticket,
+            pool: None,
+            in_threads: false,
+            routes: HashMap::new(),
+            ended: Arc::default(),
+        });
+        self.hand.check_stalled(&self.connection, sink);
+        Ok(())
+    }
+
+    fn stop_checking(&self) {
+        self.hand.stop_checking();
     }
 
     fn fetch(&self, port: &Port, ticket: u64, token: String, block: bool) -> PyResult<()> {
@@ -451,6 +527,7 @@ impl NativeByHand {
         reason: Option<String>,
         stack: Option<String>,
         unrecoverable: bool,
+        delay: Option<f64>,
     ) -> PyResult<()> {
         let JobRun(id, token, attempts_started) = run;
         let record = JobRecord {
@@ -469,7 +546,7 @@ impl NativeByHand {
                 reason,
                 stack,
                 unrecoverable,
-                delay: None,
+                delay,
             },
         };
         let hand = Arc::clone(&self.hand);

@@ -188,17 +188,19 @@ const processors = {
     return setting(job, script, 'value', null);
   },
   block_forever: () => new Promise(() => {}),
-  by_name: (job, script, handle) => runScript({ ...script, name: job.name }, job, handle),
+  until_cancelled: (job, script, handle, signal) =>
+    new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error(String(signal.reason))))),
+  by_name: (job, script, handle, signal) => runScript({ ...script, name: job.name }, job, handle, signal),
 };
 
-function runScript(script, job, handle) {
+function runScript(script, job, handle, signal) {
   const processor = processors[script.name];
   if (processor === undefined) throw new Error(`no scripted processor is called ${script.name}`);
-  return processor(job, script, handle);
+  return processor(job, script, handle, signal);
 }
 
 function processorFor(handle, script) {
-  return async (job, token) => {
+  return async (job, token, signal) => {
     notify('processor', {
       handle,
       jobId: job.id,
@@ -208,7 +210,7 @@ function processorFor(handle, script) {
       attemptsStarted: job.attemptsStarted,
       token,
     });
-    return runScript(script, job, handle);
+    return runScript(script, job, handle, signal);
   };
 }
 

@@ -194,15 +194,13 @@ class Worker(EventEmitter):
 
     async def pause(self, do_not_wait_active: bool = False) -> None:
         """Take no more jobs until `resume`; returns when those in flight have ended, unless told not to wait."""
-        self.toromq.pause()
-        # Nothing tells when the last outcome was written.
-        while not do_not_wait_active and self.toromq.active_count:
-            await asyncio.sleep(0.01)
+        await self.toromq.pause(do_not_wait_active)
         self.emit("paused")
 
     def resume(self) -> None:
         """Take jobs again."""
-        self.toromq.resume()
+        self.toromq._set_paused(False)
+        self.toromq._tell("resumed")
 
     async def close(self, force: bool = False) -> None:
         """Take no more jobs, wait for those in flight, and end. With `force`, they are cancelled and handed back."""

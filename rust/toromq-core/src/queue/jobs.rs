@@ -1,11 +1,13 @@
 //! What is done to one job.
 
+use std::time::Duration;
+
 use super::{Queue, repeat};
 use crate::{
     clock::wall_ms,
     error::{Outcome, Result},
     link::Call,
-    scripts,
+    scripts::{self, Code},
     worker::{self, Move, Run},
 };
 
@@ -178,7 +180,20 @@ impl Queue {
     ///
     /// [`Error::Script`](crate::error::Error::Script) when the lock is another's or gone.
     pub async fn extend_lock(&self, run: &Run, duration: u64) -> Result<()> {
-        worker::extend_lock(&self.link, &self.keys, run, duration).await
+        worker::still_ours(
+            self.extend_locks(std::slice::from_ref(run), duration)
+                .await?,
+        )
+    }
+
+    /// Sets the time that locks live from now on; gives those that are another's or gone, and why.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::link::Link::call`].
+    pub async fn extend_locks(&self, runs: &[Run], duration: u64) -> Result<Vec<(String, Code)>> {
+        let life = Duration::from_millis(duration);
+        worker::extend_locks(&self.link, &self.keys, runs, life).await
     }
 }
 

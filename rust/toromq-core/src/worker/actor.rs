@@ -92,6 +92,11 @@ pub(super) async fn run(
             // It may have taken a marker for what it was about to fetch, now or after a rate limit.
             marker::restore(&shared).await;
         }
+        // By the same word as what follows: whoever waits for a pause must not be told while a fetch goes out.
+        let idle = paused && held == 0 && pending.is_empty();
+        shared
+            .idle
+            .send_if_modified(|was| std::mem::replace(was, idle) != idle);
         let may_fetch = level == Closing::No && !paused && limited_until.is_none();
         let batch: Vec<Entry> = pending.drain(..pending.len().min(BATCH)).collect();
         // Whatever limit a job ran into, the next one would run into as well, so nothing is fetched along with it.
@@ -185,5 +190,6 @@ pub(super) async fn run(
     // Whoever keeps the worker's handle keeps no sockets.
     shared.commands.reset().await;
     shared.upkeep.reset().await;
+    shared.idle.send_replace(true);
     shared.sink.closed();
 }

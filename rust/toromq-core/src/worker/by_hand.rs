@@ -1,12 +1,15 @@
 //! Taking and finishing jobs one by one, without a worker's loop.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    JobOutcome, WorkerSettings,
+    JobOutcome, Sink, WorkerSettings,
     exchange::{fetched_job, prepare},
     marker,
     outcome::describe,
+    stalled_checker::check_stalled,
 };
 use crate::{
     clock::wall_ms,
@@ -16,7 +19,7 @@ use crate::{
     keys::QueueKeys,
     link::{Link, integer, items},
     scripts::Code,
-    telemetry::{self, Activity},
+    telemetry::{self, Activity, CountingSink},
 };
 
 /// Takes and finishes jobs for a user who runs them without a worker's loop. Locks are not renewed.
@@ -27,6 +30,8 @@ pub struct ByHand {
     blocking: Link,
     settings: WorkerSettings,
     activity: Arc<Activity>,
+    /// Ends the stalled check that was asked for.
+    checking: Mutex<Option<DropGuard>>,
 }
 
 impl ByHand {
@@ -40,7 +45,35 @@ impl ByHand {
             blocking,
             keys,
             settings,
+            checking: Mutex::default(),
         }
+    }
+
+    /// Looks for stalled jobs now and after each interval, until it is stopped or dropped. Must be called within a Tokio
+    /// runtime.
+    pub fn check_stalled(&self, connection: &ConnectionSettings, sink: Arc<dyn Sink>) {
+        let sink = CountingSink {
+            activity: Arc::clone(&self.activity),
+            inner: sink,
+        };
+        let stop = CancellationToken::new();
+        let (link, keys, settings) = (
+            Link::new(connection),
+            self.keys.clone(),
+            self.settings.clone(),
+        );
+        let check = async move { check_stalled(&link, &keys, &settings, &sink).await };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(check));
+        *self.checking() = Some(stop.drop_guard());
+    }
+
+    /// Stops looking for stalled jobs.
+    pub fn stop_checking(&self) {
+        self.checking().take();
+    }
+
+    fn checking(&self) -> MutexGuard<'_, Option<DropGuard>> {
+        self.checking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes one job active under `token`; with `block`, waits up to the drain delay for one.

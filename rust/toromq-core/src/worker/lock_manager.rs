@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Run, Shared,
-    moves::{BATCH, extend_locks},
+    moves::{BATCH, try_to_extend_locks},
 };
 use crate::{
     error::{Error, Outcome},
@@ -18,6 +18,7 @@ pub(super) async fn renew_locks(shared: Arc<Shared>) {
     // Half of what a lock has left when it is looked at at the latest.
     let left = shared.settings.lock_duration - shared.settings.lock_renew_time;
     let patience = Duration::from_millis((left / 2).max(1));
+    let life = Duration::from_millis(shared.settings.lock_duration);
     let mut pause = age;
     loop {
         sleep(pause).await;
@@ -35,11 +36,10 @@ pub(super) async fn renew_locks(shared: Arc<Shared>) {
         shared.lose(lost);
         for batch in aged.chunks(BATCH) {
             let sent = Instant::now();
-            let duration = shared.settings.lock_duration;
-            let renewal = extend_locks(&shared.upkeep, &shared.keys, batch, duration);
+            let renewal = try_to_extend_locks(&shared.upkeep, &shared.keys, batch, life);
             // One answer that never comes must leave time for another try before the locks run out.
             match timeout(patience, renewal).await {
-                Ok(Ok(lost)) => note_renewal(&shared, batch, &lost, sent),
+                Ok(Ok(lost)) => note_renewal(&shared, batch, &lost, sent, life),
                 Ok(Err(error)) => shared.sink.error(error),
                 Err(_) => {
                     shared.upkeep.reset().await;
@@ -61,9 +61,15 @@ fn unanswered(patience: Duration) -> Error {
     }
 }
 
-fn note_renewal(shared: &Shared, batch: &[Run], lost: &[(String, Code)], sent: Instant) {
-    let life = Duration::from_millis(shared.settings.lock_duration);
+fn note_renewal(
+    shared: &Shared,
+    batch: &[Run],
+    lost: &[(String, Code)],
+    sent: Instant,
+    life: Duration,
+) {
     let mut gone = Vec::new();
+    let mut renewed = Vec::new();
     let mut held = shared.held();
     for run in batch {
         let Some(job) = held
@@ -75,6 +81,7 @@ fn note_renewal(shared: &Shared, batch: &[Run], lost: &[(String, Code)], sent: I
         if !lost.iter().any(|(id, _)| *id == run.id) {
             job.renewed = sent;
             job.expires = sent + life;
+            renewed.push(run.id.clone());
         } else if !job.finishing && !job.lost {
             // While its finish is under way a missing lock is what success looks like.
             job.lost = true;
@@ -82,5 +89,12 @@ fn note_renewal(shared: &Shared, batch: &[Run], lost: &[(String, Code)], sent: I
         }
     }
     drop(held);
+    if !renewed.is_empty() {
+        shared.sink.locks_renewed(renewed);
+    }
+    if !gone.is_empty() {
+        let ids = gone.iter().map(|record| record.id.clone()).collect();
+        shared.sink.lock_renewal_failed(ids);
+    }
     shared.lose(gone);
 }

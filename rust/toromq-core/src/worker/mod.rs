@@ -27,7 +27,7 @@ use tokio::{
 
 pub use by_hand::ByHand;
 pub use moves::{Move, Run};
-pub(crate) use moves::{extend_lock, move_job};
+pub(crate) use moves::{extend_locks, move_job, still_ours};
 
 use crate::{
     connection::ConnectionSettings,
@@ -136,6 +136,10 @@ pub trait Sink: Send + Sync + 'static {
     fn failed(&self, job: Arc<JobRecord>, failed: Failed);
     /// The lock is gone: the result will not be written. True where the job had not begun, and so will never be finished.
     fn lock_lost(&self, job: Arc<JobRecord>) -> bool;
+    /// These jobs' locks live on.
+    fn locks_renewed(&self, ids: Vec<String>);
+    /// These jobs' locks were not ours any more when they were to be renewed.
+    fn lock_renewal_failed(&self, ids: Vec<String>);
     /// A job whose worker died was queued again.
     fn stalled(&self, id: &str);
     /// Nothing waits any more.
@@ -184,6 +188,8 @@ struct Shared {
     concurrency: AtomicUsize,
     paused: AtomicBool,
     closing: watch::Sender<Closing>,
+    /// Whether it is paused, or has ended, and holds no job.
+    idle: watch::Sender<bool>,
     wake: Notify,
     sink: Arc<dyn Sink>,
     /// What all of its lock tokens begin with.
@@ -298,6 +304,7 @@ impl Worker {
             concurrency: AtomicUsize::new(settings.concurrency),
             paused: AtomicBool::new(settings.paused),
             closing: watch::Sender::new(Closing::No),
+            idle: watch::Sender::new(false),
             wake: Notify::new(),
             sink,
             token: uuid::Uuid::new_v4().to_string(),
@@ -429,16 +436,32 @@ impl Worker {
     ///
     /// [`Error::Script`] when it is not ours any more, [`Error::Connection`] as [`Worker::move_job`].
     pub async fn extend_lock(&self, run: &Run, duration: u64) -> Result<()> {
+        let (runs, life) = (std::slice::from_ref(run), Duration::from_millis(duration));
+        let lost = self.extend_locks(runs, life).await?;
+        still_ours(lost)
+    }
+
+    /// Sets the time that locks live from now on; gives those that are not their caller's any more, and why.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connection`] as [`Worker::move_job`].
+    pub async fn extend_locks(&self, runs: &[Run], life: Duration) -> Result<Vec<(String, Code)>> {
         let shared = &*self.shared;
         let sent = Instant::now();
-        extend_lock(&shared.upkeep, &shared.keys, run, duration).await?;
-        if let Some(job) = shared.held().get_mut(&run.id)
-            && job.record.token == run.token
-        {
-            job.renewed = sent;
-            job.expires = sent + Duration::from_millis(duration);
+        let lost = extend_locks(&shared.upkeep, &shared.keys, runs, life).await?;
+        let mut held = shared.held();
+        for run in runs {
+            let is_lost = lost.iter().any(|(id, _)| *id == run.id);
+            if let Some(job) = held.get_mut(&run.id)
+                && job.record.token == run.token
+                && !is_lost
+            {
+                job.renewed = sent;
+                job.expires = sent + life;
+            }
         }
-        Ok(())
+        Ok(lost)
     }
 
     /// Changes how many jobs run at once; those running stay.
@@ -453,6 +476,12 @@ impl Worker {
     pub fn set_paused(&self, paused: bool) {
         self.shared.paused.store(paused, Ordering::Relaxed);
         self.shared.wake.notify_one();
+    }
+
+    /// Returns once the worker is paused, or has ended, and all that it held is written.
+    pub async fn when_idle(&self) {
+        // The sender lives as long as we do.
+        let _ = self.shared.idle.subscribe().wait_for(|idle| *idle).await;
     }
 
     /// Ends the worker, which then reports `closed`. Only more haste changes what was said before.

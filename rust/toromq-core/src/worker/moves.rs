@@ -133,30 +133,38 @@ pub(crate) async fn move_job(link: &Link, keys: &QueueKeys, run: &Run, to: &Move
 /// # Errors
 ///
 /// As [`Link::call`].
+pub(super) async fn try_to_extend_locks(
+    link: &Link,
+    keys: &QueueKeys,
+    runs: &[Run],
+    life: Duration,
+) -> Result<Vec<(String, Code)>> {
+    let lost = items(link.call(&extension(keys, runs, life)).await?);
+    Ok(lost.into_iter().filter_map(lost_lock).collect())
+}
+
+/// The same for any number, tried for the command timeout.
+///
+/// # Errors
+///
+/// [`Error::Connection`] as [`move_job`].
 pub(crate) async fn extend_locks(
     link: &Link,
     keys: &QueueKeys,
     runs: &[Run],
-    duration: u64,
+    life: Duration,
 ) -> Result<Vec<(String, Code)>> {
-    let lost = items(link.call(&extension(keys, runs, duration)).await?);
-    Ok(lost.into_iter().filter_map(lost_lock).collect())
+    let mut lost = Vec::new();
+    for batch in runs.chunks(BATCH) {
+        let reply = persist(link, |_| extension(keys, batch, life)).await?;
+        lost.extend(items(reply).into_iter().filter_map(lost_lock));
+    }
+    Ok(lost)
 }
 
-/// Sets the time that one lock lives from now on.
-///
-/// # Errors
-///
-/// [`Error::Script`] when the lock is another's or gone, [`Error::Connection`] as [`move_job`].
-pub(crate) async fn extend_lock(
-    link: &Link,
-    keys: &QueueKeys,
-    run: &Run,
-    duration: u64,
-) -> Result<()> {
-    let runs = std::slice::from_ref(run);
-    let lost = items(persist(link, |_| extension(keys, runs, duration)).await?);
-    match lost.into_iter().find_map(lost_lock) {
+/// An error where the lock that was to be extended is another's or gone.
+pub(crate) fn still_ours(lost: Vec<(String, Code)>) -> Result<()> {
+    match lost.into_iter().next() {
         Some((job_id, code)) => Err(Error::Script {
             operation: "extend_lock",
             code,
@@ -166,9 +174,9 @@ pub(crate) async fn extend_lock(
     }
 }
 
-fn extension(keys: &QueueKeys, runs: &[Run], duration: u64) -> Call {
+fn extension(keys: &QueueKeys, runs: &[Run], life: Duration) -> Call {
     let mut call = Call::new(&scripts::EXTEND_LOCKS, keys);
-    call.arg(keys.base()).number(duration);
+    call.arg(keys.base()).number(life.as_millis());
     for run in runs {
         call.arg(&run.id).arg(&run.token);
     }
