@@ -6,7 +6,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypedDict, assert_type
 
-from toromq import Backoff, Connection, Job, JobState, Queue, RateLimit, Worker, sync
+from toromq import (
+    Backoff,
+    Connection,
+    DeduplicationOptions,
+    Dependencies,
+    DependenciesCount,
+    Job,
+    JobLogs,
+    JobState,
+    KeepJobs,
+    ParentOptions,
+    Queue,
+    QueueMeta,
+    RateLimit,
+    TelemetryOptions,
+    Worker,
+    sync,
+)
 from toromq.types import QueueOptions, WorkerOptions
 
 
@@ -48,6 +65,16 @@ async def asynchronous() -> None:
     assert_type(found, Job[EmailJob, EmailResult] | None)
     assert_type(await emails.get_failed(), list[Job[EmailJob, EmailResult]])
     assert_type(await job.get_state(), JobState)
+    assert_type(await emails.get_meta(), QueueMeta)
+    assert_type(await emails.get_job_logs("1"), JobLogs)
+    assert_type(await job.get_dependencies(), Dependencies)
+    assert_type(await job.get_dependencies_count(), DependenciesCount)
+    keep: KeepJobs = {"age": 3600, "count": 100}
+    once: DeduplicationOptions = {"id": "welcome", "ttl": timedelta(minutes=1)}
+    below: ParentOptions = {"id": "7", "queue": "bull:reports"}
+    traced: TelemetryOptions = {"metadata": "00-1"}
+    await emails.add("kept", {"to": "x"}, remove_on_complete=keep, deduplication=once, telemetry=traced)
+    await emails.add("child", {"to": "x"}, parent=below)
     async for each in emails.iter_jobs("completed"):
         assert_type(each.data, EmailJob)
 
