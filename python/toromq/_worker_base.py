@@ -291,11 +291,6 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
                 self._cancel_run(run, why)
 
     @property
-    def active_count(self) -> int:
-        """How many jobs it has now: those that run, and those whose outcome is on its way to Redis."""
-        return 0 if self._native is None or not self._is_ours() else len(self._native.held(None))
-
-    @property
     def concurrency(self) -> int:
         """How many jobs run at once. Settable while running: fewer takes effect as jobs end."""
         return cast(int, self._options["concurrency"])

@@ -258,6 +258,21 @@ async def test_events_of_the_program_s_own_are_told(place: Place) -> None:
     await aeventually(lambda: told == [(1, {"two": 2}), ("later", 3)])
 
 
+async def test_renewed_locks_are_told(place: Place) -> None:
+    told: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def process(job: Job, token: str) -> None:
+        await told.get()
+
+    worker = place.worker(process, lockDuration=300)
+    worker.on("locksRenewed", told.put_nowait)
+    seen: list[Any] = []
+    worker.on("locksRenewed", seen.append)
+    await place.queue.add("n", None, {"jobId": "it"})
+    await asyncio.wait_for(place.told.get(), 10)
+    assert seen[0] == {"count": 1, "jobIds": ["it"]}
+
+
 async def test_a_lost_lock_is_told(place: Place, redis: redis_py.Redis) -> None:
     told: list[Any] = []
     began = asyncio.Event()

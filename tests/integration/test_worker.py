@@ -339,17 +339,6 @@ async def test_a_strategy_is_not_asked_where_no_try_is_left(place: Place) -> Non
     assert asked == [1]
 
 
-async def test_a_worker_says_how_many_jobs_it_has(place: Place) -> None:
-    counts: list[int] = []
-    await place.queue.add_bulk([("n", n) for n in range(2)])
-    worker = place.worker(lambda _: counts.append(worker.active_count))
-    assert worker.active_count == 0
-    async with place.started(worker):
-        await place.all_ended()
-        await aeventually(lambda: worker.active_count == 0)
-    assert counts == [1, 1]
-
-
 async def test_listeners_get_the_job_as_it_was_written_down(place: Place) -> None:
     told: list[Any] = []
 

@@ -50,7 +50,8 @@ async def test_a_job_says_of_itself_what_it_says_in_the_worker(place: Place, kin
     async with place.working(f"fields{kind}", name="worker-1"):
         seen = json.loads((await place.ended(job.id)).returnvalue)
     (active,) = (told[1] for told in place.told if told[0] == "active")
-    assert seen == {name: getattr(active, name) for name in seen}
+    # By now the worker's own job knows of its end.
+    assert seen == {name: getattr(active, name) for name in seen} | {"attempts_made": 0}
     assert (seen["name"], seen["priority"], seen["progress"]) == ("name å", 3, {"é": "\ud800"})
     assert place.redis.hget(place.key(job.id), "pb") == "worker-1"
 
@@ -305,7 +306,7 @@ async def test_attempts_and_backoffs_work_as_in_the_worker(place: Place) -> None
     job = await place.queue.add("n", {"raise": "ValueError"}, attempts=3, backoff={"type": "own"})
     async with place.working("raises", backoff_strategy=strategy):
         failed = await place.ended(job.id, "failed")
-    assert seen == [(n, "own", "why", "ValueError", job.id) for n in (1, 2, 3)]
+    assert seen == [(n, "own", "why", "ValueError", job.id) for n in (1, 2)]
     assert len(failed.stacktrace) == 3
 
 

@@ -18,7 +18,6 @@ from toromq.compat.bullmq._job import Job
 from toromq.compat.bullmq._keys import Keys
 from toromq.compat.bullmq._options import Opts, worker_options
 from toromq.compat.bullmq._scheduler import JobScheduler
-from toromq.errors import JobControl, UnrecoverableError
 
 _LOOP = "the engine fetches, locks and retries by itself; by hand there are getNextJob and processJob"
 
@@ -46,8 +45,8 @@ class Worker(EventEmitter):
     removeOnComplete, removeOnFail, settings.backoffStrategy, stalledInterval, and every other of toromq.Worker.
 
     Events, and what listeners get: active (job, 'waiting'), completed (job, result), failed (job, error), progress
-    (job, progress), stalled (job id), lockRenewalFailed (job ids), error (error), closing (reason); drained, paused,
-    resumed, ready and closed nothing. `locksRenewed` is never told: locks are renewed where no Python runs.
+    (job, progress), stalled (job id), locksRenewed (dict of count and jobIds), lockRenewalFailed (job ids), error
+    (error), closing (reason); drained, paused, resumed, ready and closed nothing.
 
     Attributes:
         toromq: the toromq.Worker behind it.
@@ -59,10 +58,11 @@ class Worker(EventEmitter):
             name: (name, lambda worker, told: (Job._of(worker, told[0]), told[1]))
             for name in ("completed", "failed", "progress")
         },
-        "lockRenewalFailed": ("lock_lost", lambda _, told: ([told[0].id],)),
+        "locksRenewed": ("locks_renewed", lambda _, told: ({"count": len(told[0]), "jobIds": told[0]},)),
+        "lockRenewalFailed": ("lock_renewal_failed", lambda _, told: told),
         **{
             name: (name, lambda _, told: told)
-            for name in ("stalled", "drained", "resumed", "ready", "closing", "closed", "error")
+            for name in ("stalled", "drained", "paused", "resumed", "ready", "closing", "closed", "error")
         },
     }  # fmt: skip
 
@@ -195,7 +195,6 @@ class Worker(EventEmitter):
     async def pause(self, do_not_wait_active: bool = False) -> None:
         """Take no more jobs until `resume`; returns when those in flight have ended, unless told not to wait."""
         await self.toromq.pause(do_not_wait_active)
-        self.emit("paused")
 
     def resume(self) -> None:
         """Take jobs again."""
@@ -224,26 +223,8 @@ class Worker(EventEmitter):
 
     async def processJob(self, job: Job, token: str) -> None:
         """Run the processor on a job that was fetched by hand, and finish it."""
-        try:
-            result = await self._process(job.toromq)
-        except JobControl as signal:
-            # Any other says that the job was moved.
-            if isinstance(signal, UnrecoverableError):
-                await job.moveToFailed(signal, token)
-                self.emit("failed", job, signal)
-        except Exception as error:
-            await job.moveToFailed(error, token)
-            self.emit("failed", job, error)
-        else:
-            await job.moveToCompleted(result, token)
-            self.emit("completed", job, result)
-
-    async def _process(self, job: toromq.Job[Any, Any]) -> Any:
-        if self.processor is not None and _is_async(self.processor):
-            return await self._run_async(job)
         self._loop = asyncio.get_running_loop()
-        blocking: sync.Job[Any, Any] = sync.Job(self.toromq._blocking_queue, _stored(job))
-        return await asyncio.to_thread(self._run_plain, blocking)
+        await ask(self.toromq.process_job, job.toromq, token, fetch_next=False)
 
     # --- what is not there -------------------------------------------------------------------------------------------
 
