@@ -328,6 +328,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
                 self._tell("completed", job, result)
         elif event == "failed":
             stored, reason, stacktrace, finished_on = value
+            # A parent that ended too early had a result.
+            self._results.pop(stored[:2], None)
             job = self._job_type(self._queue, stored)
             job._ended(finished_on, failedReason=reason.encode(), stacktrace=stacktrace.encode())
             self._tell("failed", job, self._errors.pop((job.id, job.token), None) or UnrecoverableError(reason))
@@ -338,6 +340,9 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._unbegun.pop(stored[:2], None)
             self._lost(stored[:2])
             self._tell("lock_lost", self._job_type(self._queue, stored))
+        elif event == "dropped":
+            self._results.pop(value, None)
+            self._errors.pop(value, None)
         elif event in ("stalled", "locks_renewed", "lock_renewal_failed"):
             self._tell(event, value)
         elif event == "ready":

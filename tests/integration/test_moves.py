@@ -17,6 +17,7 @@ import toromq.sync
 from tests.support.eventually import aeventually
 from tests.support.keyspace import keyspace
 from tests.support.lossy import LossyProxy
+from tests.support.redisbox import RedisBox
 from toromq import (
     ConfigurationError,
     DelayedError,
@@ -31,8 +32,6 @@ from toromq.errors import FailedChildrenError, LockMismatchError, LockMissingErr
 
 if TYPE_CHECKING:
     import redis as redispy
-
-    from tests.support.redisbox import RedisBox
 
 _KINDS = ("async def", "def", "def, blocking worker")
 _HOUR = 3_600_000
@@ -482,6 +481,85 @@ async def test_a_processor_keeps_its_slot_until_it_ends(place: Place, kind: str)
         after = await place.queue.add("n")
         assert (await place.ended(after.id, "completed")).processed_by == "busy"
     assert {told[0] for told in place.told} == {"completed"}
+
+
+@_all_kinds
+async def test_a_second_move_is_refused_and_frees_no_slot(place: Place, kind: str) -> None:
+    let_go = threading.Event()
+    refused: list[Exception] = []
+
+    def steps(job: Any) -> Any:
+        if job.data != "first":
+            return
+        yield job.move_to_delayed(time.time_ns() // 1_000_000 + _HOUR)
+        try:
+            yield job.move_to_wait()
+        except LockMissingError as error:
+            refused.append(error)
+        yield _until(let_go, kind)
+        raise DelayedError
+
+    _, second, third = await place.queue.add_bulk([("n", data) for data in ("first", "second", "third")])
+    async with place.working(kind, steps, name="busy"):
+        await aeventually(lambda: bool(refused))
+        async with place.working("async def", _once_let(let_go), name="other"):
+            assert (await place.ended(second.id, "active")).processed_by == "other"
+            assert await place.queue.get_job_state(third.id) == "waiting"
+            let_go.set()
+            await place.ended(third.id, "completed")
+
+
+async def test_a_move_that_nobody_awaits_costs_no_slot(place: Place) -> None:
+    moves: list[asyncio.Future[Any]] = []
+
+    async def forgetful(job: Any) -> None:
+        moves.append(asyncio.ensure_future(job.move_to_delayed(time.time_ns() // 1_000_000 + _HOUR)))
+
+    jobs = await place.queue.add_bulk([("n", number) for number in range(30)])
+    async with toromq.Worker("q", forgetful, **place.options, concurrency=2):
+        for job in jobs:
+            await place.ended(job.id, "completed")
+    assert {type(error) for error in await asyncio.gather(*moves, return_exceptions=True)} == {LockMissingError}
+
+
+async def test_a_processor_that_ends_while_its_job_is_moved_is_told_so() -> None:
+    errors: list[str] = []
+    moves: list[asyncio.Future[Any]] = []
+    with RedisBox() as box:
+
+        async def impatient(job: Any) -> None:
+            box.pause()
+            moves.append(asyncio.ensure_future(job.move_to_delayed(time.time_ns() // 1_000_000 + _HOUR)))
+            # From now on it is not this worker's.
+            await aeventually(lambda: worker.active_count == 0)
+            asyncio.get_running_loop().call_later(0.05, box.unpause)
+            raise ValueError("why")
+
+        worker: toromq.Worker[Any, Any] = toromq.Worker("q", impatient, connection=box.url)
+        worker.on("error", lambda error: errors.append(str(error)))
+        async with Queue("q", connection=box.url) as queue, worker:
+            job = await queue.add("n")
+            await aeventually(lambda: bool(errors))
+            assert await job.is_delayed()
+            await asyncio.gather(*moves)
+    assert errors == [
+        f"the processor of job {job.id} ended before the answer to its move_to_delayed was there; what it returned or "
+        "raised is not stored"
+    ]
+    assert (worker._errors, worker._results) == ({}, {})
+
+
+@_all_kinds
+async def test_a_parent_that_returns_too_early_leaves_no_result_behind(place: Place, kind: str) -> None:
+    def steps(job: Any) -> Any:
+        place.give_child(job.id)
+        return "too early"
+        yield
+
+    await place.queue.add("n")
+    async with place.working(kind, steps) as worker:
+        await aeventually(lambda: [told[0] for told in place.told] == ["failed"])
+        assert (worker._errors, worker._results) == ({}, {})
 
 
 def _once_let(event: threading.Event) -> Steps:

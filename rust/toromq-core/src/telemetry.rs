@@ -301,6 +301,9 @@ impl Sink for CountingSink {
     fn lock_renewal_failed(&self, ids: Vec<String>) {
         self.inner.lock_renewal_failed(ids);
     }
+    fn dropped(&self, id: &str, token: &str) {
+        self.inner.dropped(id, token);
+    }
     fn stalled(&self, id: &str) {
         Activity::count(&self.activity.stalled, 1);
         self.inner.stalled(id);

@@ -46,6 +46,7 @@ pub(crate) enum Item {
     Failed(Error),
     Event(&'static str, Box<Item>),
     JobCompleted((String, String), i64),
+    JobDropped((String, String)),
     JobFailed(Arc<JobRecord>, Failed),
 }
 
@@ -120,6 +121,7 @@ impl Item {
             Self::Failed(error) => to_python(error).into_value(py).into_py_any(py),
             Self::Event(name, item) => (name, item.to_python(py)?).into_py_any(py),
             Self::JobCompleted(run, finished_on) => (run, finished_on).into_py_any(py),
+            Self::JobDropped(run) => run.into_py_any(py),
             Self::JobFailed(job, failed) => (
                 record(py, job)?,
                 &failed.reason,

@@ -181,6 +181,10 @@ impl Sink for PortSink {
     fn lock_renewal_failed(&self, ids: Vec<String>) {
         self.event("lock_renewal_failed", Item::Texts(ids));
     }
+    fn dropped(&self, id: &str, token: &str) {
+        let run = (id.to_owned(), token.to_owned());
+        self.event("dropped", Item::JobDropped(run));
+    }
     fn stalled(&self, id: &str) {
         self.event("stalled", Item::Text(id.to_owned()));
     }

@@ -324,6 +324,8 @@ fn settle(shared: &Shared, entry: &Entry, code: i64, now: i64) -> Option<Entry> 
                 code,
                 job_id: entry.id.clone(),
             });
+            // A later run of the job may stand in its place.
+            shared.sink.dropped(&entry.id, &entry.token);
             None
         }
     }
@@ -382,6 +384,7 @@ pub(super) async fn recover(
                         "the outcome of job {} can't be written ({error}); when its lock runs out it is tried again",
                         entry.id
                     )));
+                    shared.sink.dropped(&entry.id, &entry.token);
                 }
             }
             kept => {

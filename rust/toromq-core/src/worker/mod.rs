@@ -140,6 +140,8 @@ pub trait Sink: Send + Sync + 'static {
     fn locks_renewed(&self, ids: Vec<String>);
     /// These jobs' locks were not ours any more when they were to be renewed.
     fn lock_renewal_failed(&self, ids: Vec<String>);
+    /// What a run ended with will not be written, and neither `completed` nor `failed` told; why, `error` has told.
+    fn dropped(&self, id: &str, token: &str);
     /// A job whose worker died was queued again.
     fn stalled(&self, id: &str);
     /// Nothing waits any more.
@@ -327,6 +329,8 @@ impl Worker {
         ran: Option<Duration>,
     ) -> bool {
         let run = (id, token);
+        // From before `away` is looked at: else a fetch in between could leave this run, and nobody would end it.
+        let mut held = self.shared.held();
         {
             let mut away = self.shared.away();
             match away.get_mut(&run) {
@@ -343,7 +347,7 @@ impl Worker {
             }
         }
         let (id, token) = run;
-        let is_ours = match self.shared.held().entry(id.clone()) {
+        let is_ours = match held.entry(id.clone()) {
             // An earlier run of the job: its lock was lost, and it was fetched again since.
             Entry::Occupied(job) if job.get().record.token != token => false,
             Entry::Occupied(job) if job.get().lost => {
@@ -360,6 +364,7 @@ impl Worker {
             }
             Entry::Vacant(_) => false,
         };
+        drop(held);
         if is_ours {
             // Nobody listens after the close; the job's lock runs out and another worker takes it.
             let _ = self.finished.send((id, token, outcome));
@@ -388,46 +393,76 @@ impl Worker {
     /// [`Error::Script`] when it is refused, [`Error::Connection`] when Redis stays away for the command timeout.
     pub async fn move_job(&self, run: &Run, to: &Move) -> Result<bool> {
         let shared = &*self.shared;
-        let of_run = |job: &&mut Held| job.record.token == run.token;
-        if let Some(job) = shared.held().get_mut(&run.id).filter(of_run) {
-            if job.lost {
-                return Err(to.refused(Code::LockMissing, &run.id));
-            }
-            // A lock that is missing from now on is what success looks like.
-            job.finishing = true;
-        }
-        let key = (run.id.clone(), run.token.clone());
-        shared.away().insert(key.clone(), Away::Moving);
+        let is_held = self.begin_move(run, to)?;
         let moved = move_job(&shared.commands, &shared.keys, run, to).await;
-        let is_gone = matches!(moved, Ok(true));
-        // It may be back already, in another run.
-        if let Entry::Occupied(mut job) = shared.held().entry(run.id.clone())
-            && job.get().record.token == run.token
-        {
-            if is_gone {
-                job.remove();
-            } else {
-                job.get_mut().finishing = false;
-            }
-        }
-        let ended = {
-            let mut away = shared.away();
-            match away.remove(&key) {
-                Some(Away::Ended(outcome)) => Some(outcome),
-                _ if is_gone => {
-                    away.insert(key, Away::Left);
-                    None
-                }
-                _ => None,
-            }
-        };
-        match ended {
-            Some(outcome) if !is_gone => {
-                self.finish(run.id.clone(), run.token.clone(), outcome, None);
-            }
-            _ => shared.wake.notify_one(),
+        // Else it takes no slot, or keeps the one it has.
+        if is_held {
+            self.end_move(run, to, matches!(moved, Ok(true)));
         }
         moved
+    }
+
+    fn begin_move(&self, run: &Run, to: &Move) -> Result<bool> {
+        let mut held = self.shared.held();
+        let Some(job) = held
+            .get_mut(&run.id)
+            .filter(|job| job.record.token == run.token)
+        else {
+            return Ok(false);
+        };
+        // Lost, or its outcome or another move is on its way, and one of the two would be refused.
+        if job.lost || job.finishing {
+            return Err(to.refused(Code::LockMissing, &run.id));
+        }
+        // A lock that is missing from now on is what success looks like.
+        job.finishing = true;
+        let key = (run.id.clone(), run.token.clone());
+        self.shared.away().insert(key, Away::Moving);
+        Ok(true)
+    }
+
+    fn end_move(&self, run: &Run, to: &Move, is_gone: bool) {
+        let shared = &*self.shared;
+        let key = (run.id.clone(), run.token.clone());
+        let mut held = shared.held();
+        let is_held = match held.entry(run.id.clone()) {
+            // It is back already, in another run.
+            Entry::Occupied(job) if job.get().record.token != run.token => false,
+            Entry::Occupied(job) if is_gone => {
+                job.remove();
+                false
+            }
+            Entry::Occupied(mut job) => {
+                job.get_mut().finishing = false;
+                true
+            }
+            Entry::Vacant(_) => false,
+        };
+        let mut away = shared.away();
+        let ended = match away.remove(&key) {
+            Some(Away::Ended(outcome)) => Some(outcome),
+            _ => None,
+        };
+        if ended.is_none() && !is_held {
+            away.insert(key, Away::Left);
+        }
+        drop((held, away));
+        match ended {
+            Some(outcome) if is_held => {
+                self.finish(run.id.clone(), run.token.clone(), outcome, None);
+            }
+            Some(_) => {
+                shared.sink.error(Error::Broken(format!(
+                    "the processor of job {} ended before the answer to its {} was there; what it returned or raised is \
+                     not stored",
+                    run.id,
+                    to.operation()
+                )));
+                shared.sink.dropped(&run.id, &run.token);
+                shared.wake.notify_one();
+            }
+            None => shared.wake.notify_one(),
+        }
     }
 
     /// Sets the time that a lock of ours lives from now on.

@@ -52,7 +52,7 @@ pub enum Move {
 }
 
 impl Move {
-    fn operation(&self) -> &'static str {
+    pub(super) fn operation(&self) -> &'static str {
         match self {
             Self::Delayed(_) => "move_to_delayed",
             Self::Wait => "move_to_wait",
