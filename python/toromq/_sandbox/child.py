@@ -217,6 +217,9 @@ class _Sandbox:
         if self._current is not None:
             # The worker is gone, and nobody wants the result.
             os._exit(_NO_WORKER)
+        self._leave()
+
+    def _leave(self) -> None:
         self._put(None)
         time.sleep(_LAST_WORDS)
         os._exit(_NO_WORKER)
@@ -293,9 +296,12 @@ class _Sandbox:
         given, self._current = self._current, None
         if given is not None and given.calls is not None:
             given.calls.end()
-        # If nobody wants it, the thread that reads knows soon.
-        with contextlib.suppress(ChannelClosedError):
+        try:
             self._channel.send(frame)
+        except ChannelClosedError:
+            # Nobody wants it, or the processor closed what leads there: then the thread that reads waits in vain, and
+            # only the end of this process tells the worker.
+            threading.Thread(target=self._leave, name="toromq-sandbox-end", daemon=True).start()
 
 
 def _failed(error: BaseException) -> dict[str, Any]:

@@ -57,6 +57,12 @@ class Processor:
 processor = Processor()
 
 
+def closes(job: Any) -> str:
+    if job.data == "close":
+        os.closerange(3, 256)
+    return "fine"
+
+
 def pid(job: Any) -> int:
     return os.getpid()
 

@@ -107,6 +107,15 @@ async def test_a_child_that_dies_before_a_job_begins_does_not_fail_it(place: Pla
 
 
 @_one_face
+async def test_a_processor_that_closes_all_files_fails_its_job_alone(place: Place) -> None:
+    jobs = await place.queue.add_bulk([("n", how) for how in ("close", None)])
+    async with place.working("closes", sandbox=_PATIENT):
+        failed, completed = await place.ended(jobs[0].id, "failed"), await place.ended(jobs[1].id)
+    assert failed.failed_reason == "the child process ended with exit code 0 while it ran the job"
+    assert completed.returnvalue == "fine"
+
+
+@_one_face
 async def test_a_fork_of_a_child_may_die_as_it_likes(place: Place) -> None:
     job = await place.queue.add("n")
     async with place.working("forks"):
