@@ -531,7 +531,7 @@ async def test_a_processor_that_ends_while_its_job_is_moved_is_told_so() -> None
             box.pause()
             moves.append(asyncio.ensure_future(job.move_to_delayed(time.time_ns() // 1_000_000 + _HOUR)))
             # From now on it is not this worker's.
-            await aeventually(lambda: worker.active_count == 0)
+            await aeventually(lambda: not worker._native.held(None))  # type: ignore[union-attr]
             asyncio.get_running_loop().call_later(0.05, box.unpause)
             raise ValueError("why")
 
@@ -710,3 +710,40 @@ async def test_a_move_whose_reply_was_lost_is_recognised(
     assert len(moved) == 1
     assert "lock_lost" not in [told[0] for told in place.told]
     assert "failed" not in [told[0] for told in place.told]
+
+
+async def test_a_run_whose_move_is_unanswered_keeps_its_slot_beside_a_later_run(
+    place: Place, redisbox: RedisBox
+) -> None:
+    times, let_go = 15, threading.Event()
+    running: list[str] = []
+    most: list[int] = []
+
+    def steps(job: Any) -> Any:
+        running.append(job.id)
+        most.append(len(running))
+        try:
+            if job.data == "parent" and job.attempts_started == 1:
+                place.give_child(job.id)
+                proxy.lose("move_to_waiting_children", times)
+                yield job.move_to_waiting_children()
+                raise WaitingChildrenError
+            yield _until(let_go, "async def")
+        finally:
+            running.remove(job.id)
+
+    for name, source, *_ in toromq._native.scripts():
+        if name == "move_to_waiting_children":
+            place.redis.script_load(source)
+    with LossyProxy(redisbox.url) as proxy:
+        job = await place.queue.add("n", "parent")
+        async with place.working("async def", steps, connection=proxy.url, concurrency=2, run_retry_delay=10):
+            await place.ended(job.id, "waiting-children")
+            await place.finish_children()
+            await aeventually(lambda: len(place.ran) == 2)
+            assert running == [job.id] * 2
+            other = await place.queue.add("n", "other")
+            await aeventually(lambda: proxy.lost == times, _LONG)
+            let_go.set()
+            await place.ended(other.id, "completed")
+    assert max(most) == 2

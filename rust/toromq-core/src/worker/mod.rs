@@ -256,10 +256,15 @@ impl Shared {
 
     /// How many slots are taken.
     fn busy(&self) -> usize {
-        let held = self.held().len();
+        let held = self.held();
         let away = self.away();
-        let left = away.values().filter(|away| matches!(away, Away::Left));
-        held + left.count()
+        let beside = away.iter().filter(|((id, token), away)| match away {
+            Away::Left => true,
+            // The job may be back, in another run, before the answer is.
+            Away::Moving => held.get(id).is_none_or(|job| job.record.token != *token),
+            Away::Ended(_) => false,
+        });
+        held.len() + beside.count()
     }
 
     fn is_closing(&self) -> bool {
