@@ -276,6 +276,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         A coroutine gets CancelledError(reason) where it waits. A plain function goes on until it looks at
         `job.is_cancelled` or calls `job.raise_if_cancelled()`; one that never does completes. A job that ends by it
         fails with the reason and is tried again if it has attempts left, unless it raises UnrecoverableError itself.
+        In a child process both kinds are told the same, and after `SandboxOptions.kill_after` the process is ended.
         """
         why = _reason(reason)
         runs = [] if self._native is None or not self._is_ours() else self._native.held(job_id_of(job_id))

@@ -65,16 +65,13 @@ class Pool:
         """
         with _guard:
             self._jobs.add(job)
-            is_killed = self._is_killed
         try:
-            if is_killed:
-                job._cancellation.set(WORKER_CLOSES)
             while True:
-                job.raise_if_cancelled()
-                child = self._take()
+                child = self._take(job)
                 try:
                     return child.run(job)
                 except NotBegunError as early:
+                    job.raise_if_cancelled()
                     # A child that has run jobs before ended on its own, and this job has no part in it.
                     if child.runs == 1:
                         raise early.error from early.error.__cause__
@@ -84,9 +81,13 @@ class Pool:
             with _guard:
                 self._jobs.discard(job)
 
-    def _take(self) -> Child:
+    def _take(self, job: Any) -> Child:
         while True:
             with _guard:
+                # Together with the choice of a child, so that `kill` meets either the job here or its child.
+                if self._is_killed:
+                    job._cancellation.set(WORKER_CLOSES)
+                job.raise_if_cancelled()
                 if not self._idle:
                     return self._start()
                 child = self._idle.pop()
@@ -128,13 +129,13 @@ class Pool:
         self._retire(*idle)
 
     def kill(self) -> None:
-        """Kill all children now; jobs that run in one are told to end, and so is every job that comes."""
+        """Kill all children now; jobs that run in one were told to end, and so is every job that comes."""
         with _guard:
             self._is_closed = self._is_killed = True
-            jobs, idle = list(self._jobs), list(self._idle)
+            jobs, children = list(self._jobs), list(self._children)
         for job in jobs:
             job._cancellation.set(WORKER_CLOSES)
-        for child in idle:
+        for child in children:
             child.kill()
 
     def _forget(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from toromq._bridge import from_json, to_json
-from toromq._cancellation import WORKER_CLOSES, Cancellation
+from toromq._cancellation import Cancellation
 from toromq._sandbox.failure import carry_stack, packed_error, unpacked_error
 from toromq._sandbox.frames import Channel, ChannelClosedError
 from toromq._sandbox.target import Target
@@ -94,6 +94,8 @@ class Child:
                 [
                     sys.executable,
                     *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
+                    # Else the few modules of the program would be looked for in the current folder first.
+                    "-P",
                     "-c",
                     _PROGRAM,
                     json.dumps([entry for entry in sys.path if isinstance(entry, str)]),
@@ -202,10 +204,6 @@ class Child:
 
     def _stop(self, run: _Run, reason: str) -> None:
         """Ask a run to end, then insist."""
-        if reason == WORKER_CLOSES:
-            # By force, and whoever closes it waits: the job begins anew elsewhere.
-            self._signal(run, signal.SIGKILL)
-            return
         deadline = time.monotonic() + self._kill_after
         with contextlib.suppress(ChannelClosedError, TimeoutError):
             self._channel.send({"run": run.number, "cancel": reason}, self._kill_after)
@@ -222,9 +220,12 @@ class Child:
                 _signal_group(self._process.pid, number)
 
     def kill(self) -> None:
-        """End it now; it must be reaped all the same."""
-        if self._process.poll() is None:
-            _signal_group(self._process.pid, signal.SIGKILL)
+        """End it now, whatever it does; it must be reaped all the same."""
+        with self._lock:
+            if self._process.poll() is None:
+                if self._run is not None:
+                    self._run.signal = signal.SIGKILL
+                _signal_group(self._process.pid, signal.SIGKILL)
 
     def leave(self) -> None:
         """Tell it that there are no more jobs."""

@@ -347,9 +347,11 @@ def stopped(job: Any) -> None:
 
 
 def starts_another(job: Any) -> None:
-    """Starts a process of its own, and hangs."""
+    """Starts a process of its own, and hangs or dies."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     job.update_progress([os.getpid(), child.pid])
+    if job.data == "dies":
+        os._exit(5)
     time.sleep(600)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -61,8 +62,15 @@ def end() -> None:
     completed.wait()
 
 
+def end_loop_and_stay() -> None:
+    """The event loop ends under its worker, and the program goes on."""
+    end_loop()
+    _say(ended=True)
+    threading.Event().wait()
+
+
 def end_loop() -> None:
-    """The same with an event loop that ends under its worker."""
+    """The same as `end` with an event loop that ends under its worker."""
 
     async def main() -> None:
         worker = _worker(toromq)
@@ -109,29 +117,37 @@ def _sockets() -> int:
 
 def fork_while_starting() -> None:
     """Forks again and again while threads start children, which know nothing of each other."""
+    from toromq._sandbox import process
     from toromq._sandbox.pool import Pool
     from toromq.options import SandboxOptions
 
+    class Slow(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            # So that forks fall into it.
+            time.sleep(0.03)
+
+    job = sync.Job(sync.Queue("q"), ("1", "", 0, 0, {}))
+    process.subprocess.Popen = Slow  # type: ignore[attr-defined,misc]
     forks = []
     stop = threading.Event()
 
     def start() -> None:
         while not stop.is_set():
             pool = Pool(PROCESSOR, SandboxOptions())
-            child = pool._take()
-            pool._put_back(child)
+            pool._put_back(pool._take(job))
             pool.close()
 
     threads = [threading.Thread(target=start) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for _ in range(40):
+    for _ in range(20):
         pid = os.fork()
         if pid == 0:
             signal.alarm(20)
             # A pool of its own must work at once.
             pool = Pool(PROCESSOR, SandboxOptions())
-            pool._put_back(pool._take())
+            pool._put_back(pool._take(job))
             pool.close()
             os._exit(_sockets())
         forks.append(pid)

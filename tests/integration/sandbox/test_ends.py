@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration.sandbox.conftest import PROCESSORS, Place, children, lives
-from tests.support.eventually import aeventually, eventually
+from tests.support.eventually import aeventually
 from toromq import JobCancelledError, SandboxError, SandboxOptions
 
 _kinds = pytest.mark.parametrize("kind", ["", "_async"], ids=["def", "async def"])
@@ -236,10 +236,10 @@ async def test_a_lost_lock_ends_the_job_in_the_child(place: Place, kind: str) ->
 
 @_kinds
 async def test_closing_waits_for_the_job_and_then_ends_the_children(place: Place, kind: str) -> None:
-    jobs = await place.queue.add_bulk([("n", "returns"), ("n", "returns"), ("n", "returns")])
+    jobs = await place.queue.add_bulk([("n", "returns"), ("n", "returns")])
     worker = place.worker(f"waits{kind}", concurrency=2, sandbox=_PATIENT)
     await place.start(worker)
-    pids = [await place.progress(job.id) for job in jobs[:2]]
+    pids = [await place.progress(job.id) for job in jobs]
     closing = asyncio.create_task(place.close(worker))
     worker.cancel_job(jobs[0].id)
     await place.ended(jobs[0].id)
@@ -249,7 +249,6 @@ async def test_closing_waits_for_the_job_and_then_ends_the_children(place: Place
     assert (await place.ended(jobs[1].id)).returnvalue.startswith("stopped")
     assert not any(map(lives, pids))
     assert children() == []
-    assert await place.queue.get_job_state(jobs[2].id) == "waiting"
 
 
 @pytest.mark.parametrize("processor", ["waits", "waits_async", "stubborn", "stubborn_async", "holds_interpreter"])
@@ -269,6 +268,17 @@ async def test_closing_by_force_kills_the_children_and_hands_back_their_jobs(pla
     assert not any(told[0] in ("failed", "completed") for told in place.told)
 
 
+async def test_closing_by_force_does_not_wait_for_a_job_that_was_cancelled(place: Place) -> None:
+    job = await place.queue.add("n")
+    worker = place.worker("stubborn", sandbox=_PATIENT)
+    await place.start(worker)
+    pid = await place.progress(job.id)
+    worker.cancel_job(job.id, "not wanted")
+    await place.close(worker, force=True)
+    assert not lives(pid)
+    assert (await place.ended(job.id, "failed")).failed_reason == "not wanted"
+
+
 @_one_face
 async def test_children_that_are_idle_run_their_exit_handlers(place: Place, tmp_path: Any) -> None:
     job = await place.queue.add("n", str(tmp_path / "left"))
@@ -276,6 +286,15 @@ async def test_children_that_are_idle_run_their_exit_handlers(place: Place, tmp_
         await place.ended(job.id)
         assert not (tmp_path / "left").exists()
     assert (tmp_path / "left").exists()
+
+
+async def test_what_a_child_that_died_had_started_ends_too(place: Place) -> None:
+    job = await place.queue.add("n", "dies")
+    async with place.working("starts_another"):
+        failed = await place.ended(job.id, "failed")
+        assert failed.failed_reason == "the child process ended with exit code 5 while it ran the job"
+        _, started = await place.progress(job.id)
+        await aeventually(lambda: not lives(started))
 
 
 async def test_what_a_child_started_ends_with_it(place: Place) -> None:
@@ -287,5 +306,5 @@ async def test_what_a_child_started_ends_with_it(place: Place) -> None:
     worker.cancel_job(job.id)
     await place.ended(job.id, "failed")
     assert not lives(pid)
-    eventually(lambda: not lives(started))
+    await aeventually(lambda: not lives(started))
     await place.close(worker)

@@ -113,6 +113,16 @@ def test_a_program_that_ends_without_closing_leaves_no_child(start: Callable[[st
     assert not lives(pid)
 
 
+def test_an_event_loop_that_ends_takes_its_workers_children_along(start: Callable[[str, str], Program]) -> None:
+    program = start("end_loop_and_stay", "pid")
+    program.queue.add("n")
+    pid = program.heard("completed")
+    assert program.heard("ended")
+    eventually(lambda: children(program.process.pid) == [])
+    assert not lives(pid)
+    assert program.process.poll() is None
+
+
 @pytest.mark.parametrize("how", ["end", "end_loop"])
 def test_a_program_that_ends_waits_for_the_jobs_in_its_children(
     start: Callable[[str, str], Program], how: str, tmp_path: Path
@@ -190,5 +200,5 @@ def test_a_fork_of_the_program_has_children_of_its_own(start: Callable[[str, str
 
 def test_forks_while_children_are_started_inherit_none_of_them(start: Callable[[str, str], Program]) -> None:
     program = start("fork_while_starting", "pid")
-    assert program.heard("codes") == [0] * 40
+    assert program.heard("codes") == [0] * 20
     assert program.ended() == (0, "")

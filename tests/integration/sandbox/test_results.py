@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,9 @@ async def test_a_job_that_has_ended_can_do_nothing_to_the_next(place: Place) -> 
 
 
 async def test_what_is_printed_goes_where_the_worker_prints_and_disturbs_nothing(
-    place: Place, capfd: pytest.CaptureFixture[str]
+    place: Place, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     jobs = await place.queue.add_bulk([("n", n) for n in range(3)])
     async with place.working("prints"):
         for job in jobs:
@@ -350,13 +352,24 @@ async def test_a_file_is_found_after_the_folder_was_left_and_finds_its_neighbour
 
 
 @_one_face
+async def test_a_child_imports_nothing_from_the_current_folder_that_its_worker_would_not(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "toromq", "asyncio"):
+        (tmp_path / f"{name}.py").write_text("raise AssertionError(__file__)")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.chdir(tmp_path)
+    job = await place.queue.add("n", "fine")
+    async with place.working("given"):
+        assert (await place.ended(job.id)).returnvalue == "fine"
+
+
+@_one_face
 async def test_a_child_imports_what_its_worker_can_import(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "only_on_the_path.py").write_text("import sys\ndef run(job): return [sys.path, sys.argv]")
     monkeypatch.syspath_prepend(tmp_path)
-    import sys
-
     job = await place.queue.add("n")
     async with place.working("only_on_the_path:run"):
         assert (await place.ended(job.id)).returnvalue == [sys.path, ["only_on_the_path:run"]]
