@@ -137,8 +137,8 @@ _LIES: dict[str, tuple[Callable[[Honest], Any], tuple[str, ...]]] = {
     ),
     "lock that never expires": (lambda h: h.redis.persist(h.key("2:lock")), ("mail:2:lock never expires",)),
     "stalled id that is not active": (
-        lambda h: h.redis.sadd(h.key("stalled"), "1"),
-        ("mail:stalled holds id 1", "mail:active"),
+        lambda h: h.redis.sadd(h.key("stalled"), "6"),
+        ("mail:stalled holds id 6", "mail:active"),
     ),
     "delayed score in plain ms": (
         lambda h: h.redis.zadd(h.key("delayed"), {"4": h.now + _MINUTE}),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -259,9 +259,10 @@ def _a_lock_guards_an_active_job(queue: _Queue) -> Iterable[str]:
 
 def _stalled_is_part_of_active(queue: _Queue) -> Iterable[str]:
     active = set(queue.structures["active"])
-    # Removing an unlocked active job leaves its id here until the next stalled pass throws the whole set away.
+    # Removing an unlocked active job leaves its id here until the next stalled pass throws the whole set away; until then
+    # another job may get the id, but none that has been started.
     for job_id in sorted(queue.value("stalled", set())):
-        if job_id not in active and job_id in queue.jobs:
+        if job_id not in active and _number(queue.jobs.get(job_id, {}).get("ats")):
             yield f"{queue.key('stalled')} holds id {job_id}, expected only ids of {queue.key('active')}."
 
 
@@ -302,16 +303,16 @@ def _a_priority_score_tells_the_priority(queue: _Queue) -> Iterable[str]:
 
 def _a_waiting_job_has_no_priority(queue: _Queue) -> Iterable[str]:
     # Stall recovery, bulk retry and bulk promotion put jobs here whatever their priority, and so does the removal of a
-    # parent's last child. All but the last leave a trace in the hash; that one is known from the events.
-    parents = {
-        entry.get("jobId")
-        for entry in queue.value("events", [])
-        if "waiting-children" in (entry.get("event"), entry.get("prev"))
-    }
+    # parent's last child. All but that one leave a trace in the hash, unless a delay had been changed to none; both are
+    # known from the events.
+    events = queue.value("events", [])
+    excused = {entry.get("jobId") for entry in events if "waiting-children" in (entry.get("event"), entry.get("prev"))}
+    delays = Counter(entry.get("jobId") for entry in events if entry.get("event") == "delayed")
+    excused |= {job_id for job_id, times in delays.items() if times > 1}
     for _, job_id, fields in queue.in_state("wait", "paused"):
         priority = _number(fields.get("priority")) or 0
         moved = any(_number(fields.get(name)) for name in ("stc", "atm", "ats", "delay"))
-        if priority > 0 and not moved and job_id not in parents:
+        if priority > 0 and not moved and job_id not in excused:
             yield f"{queue.key('wait')} holds id {job_id} of priority {priority:.0f}, expected it in prioritized."
 
 

@@ -300,9 +300,15 @@ class NodePeer:
         """Calls any method of a created object; jobs in the answer carry their state when asked for."""
         return await self.command("call", handle=handle, method=method, args=list(args), state=state, timeout=timeout)
 
-    async def job(self, handle: str, job_id: str, method: str, /, *args: Any, held: bool = False) -> Any:
-        """Calls a method of a job, found by id, or held by a worker since :meth:`next_job`."""
-        return await self.command("job", handle=handle, jobId=job_id, method=method, args=list(args), held=held)
+    async def job(
+        self, handle: str, job_id: str, method: str, /, *args: Any, held: bool = False, unknown: bool = False
+    ) -> Any:
+        """Calls a method of a job, found by id, or held by a worker since :meth:`next_job`.
+
+        With ``unknown`` there need not be such a job any more.
+        """
+        fields: dict[str, Any] = {"jobId": job_id, "held": held, "unknown": unknown}
+        return await self.command("job", handle=handle, method=method, args=list(args), **fields)
 
     async def next_job(self, handle: str, token: str, *, block: bool = True) -> dict[str, Any] | None:
         """Lets a worker without processor fetch one job."""

@@ -298,7 +298,10 @@ async function jobOf(command) {
     if (job === undefined) throw new Error(`${command.handle} does not hold job ${command.jobId}`);
     return job;
   }
-  const job = await Job.fromId(handleOf(command.handle), command.jobId);
+  const owner = handleOf(command.handle);
+  const job = await Job.fromId(owner, command.jobId);
+  // "unknown": also of a job that was removed after somebody had got it.
+  if (job === undefined && command.unknown) return new Job(owner, 'gone', {}, {}, command.jobId);
   if (job === undefined) throw new Error(`there is no job ${command.jobId}`);
   return job;
 }
@@ -380,8 +383,11 @@ const commands = {
 
   get: async ({ handle, property }) => encode(handleOf(handle)[property], false),
 
+  // The property of an object, or with dots that of one inside it.
   set: async ({ handle, property, value }) => {
-    handleOf(handle)[property] = decode(value);
+    const path = property.split('.');
+    const last = path.pop();
+    path.reduce((object, name) => object[name], handleOf(handle))[last] = decode(value);
   },
 
   // Any method of a job, looked up by id, or of one that getNextJob handed to this worker ("held").
@@ -397,6 +403,15 @@ const commands = {
     if (job === undefined) return null;
     heldJobs.set(`${handle}\n${job.id}`, job);
     return encode(job, false);
+  },
+
+  // Ends a job under a token, whoever fetched it; with fetchNext, answers the id of the next one that it got.
+  finish: async ({ handle, jobId, token, method, value, unrecoverable = false, fetchNext = false }) => {
+    const job = await jobOf({ handle, jobId, unknown: true });
+    const ErrorType = unrecoverable ? UnrecoverableError : Error;
+    const outcome = method === 'moveToFailed' ? new ErrorType(value) : decode(value);
+    const next = await job[method](outcome, token, fetchNext);
+    return Array.isArray(next) && next[0] ? next[1] : null;
   },
 
   wait_until_finished: async ({ handle, jobId, events, ttl }) => {
