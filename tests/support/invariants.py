@@ -259,8 +259,8 @@ def _a_lock_guards_an_active_job(queue: _Queue) -> Iterable[str]:
 
 def _stalled_is_part_of_active(queue: _Queue) -> Iterable[str]:
     active = set(queue.structures["active"])
-    # Removing an unlocked active job leaves its id here until the next stalled pass throws the whole set away; until then
-    # another job may get the id, but none that has been started.
+    # Removing an unlocked active job leaves its id here until the next stalled pass throws the whole set away; until
+    # then another job may get the id, but none that has been started.
     for job_id in sorted(queue.value("stalled", set())):
         if job_id not in active and _number(queue.jobs.get(job_id, {}).get("ats")):
             yield f"{queue.key('stalled')} holds id {job_id}, expected only ids of {queue.key('active')}."
