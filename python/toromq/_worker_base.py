@@ -371,10 +371,9 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             return False
         return job._cancellation.set(reason, fails=True)
 
-    def _begin_run(self, job: JobFields[Any, Any]) -> None:
+    def _begin_run(self, job: JobFields[Any, Any], run: Run) -> None:
         """Note that a job begins; raises where it was told to end before."""
         job._began = time.perf_counter()
-        run = (job.id, job.token)
         self._running[run] = job
         if self._unbegun and (reason := self._unbegun.pop(run, None)) is not None:
             job._cancellation.set(reason, fails=True)
@@ -462,8 +461,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
 
     def _check_data(self, job: JobFields[Any, Any]) -> None:
         """Refuse a job whose data is not of the worker's type, before its processor sees it."""
-        if self._has_data_type:
-            _ = job.data
+        _ = job.data
 
     def _progressed(self, job: JobFields[Any, Any], progress: Any) -> None:
         if self._listeners.get("progress"):
@@ -497,11 +495,13 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
     def _run_here(self, native: _bridge.NativeWorker, stored: Stored) -> None:
         job = self._blocking_job_type(self._blocking_queue, stored)
         job._runner = native
+        run = (job.id, job.token)
         if self._listeners.get("active"):
             self._tell("active", self._for_listener(job))
         try:
-            self._begin_run(job)
-            self._check_data(job)
+            self._begin_run(job, run)
+            if self._has_data_type:
+                self._check_data(job)
             result = self._context.copy().run(self._processor or self._processors.of(job.name), job)
             text = self._queue._result_type.encode(result, "returnvalue")
         except BaseException as error:
@@ -509,7 +509,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         else:
             self._completed(native, job, result, text)
         finally:
-            self._running.pop((job.id, job.token), None)
+            self._running.pop(run, None)
 
     def _raised(self, native: _bridge.NativeWorker, job: Any, error: BaseException) -> None:
         if isinstance(error, STEERING):

@@ -330,12 +330,14 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
         assert self._tasks is not None
         job: Job[Any, Any] = Job(self._queue, stored)
         job._runner = native
+        run = (job.id, job.token)
         if self._listeners.get("active"):
             self._tell("active", job)
         try:
             try:
-                self._begin_run(job)
-                self._check_data(job)
+                self._begin_run(job, run)
+                if self._has_data_type:
+                    self._check_data(job)
                 result = await (self._processor or self._processors.of(job.name))(job)
                 text = self._queue._result_type.encode(result, "returnvalue")
             except BaseException as error:
@@ -345,7 +347,7 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
         except asyncio.CancelledError as cancelled:
             await self._run_cancelled(native, job, cancelled)
         finally:
-            del self._running[job.id, job.token]
+            del self._running[run]
 
     async def _run_raised(self, native: NativeWorker, job: Job[Any, Any], error: BaseException) -> None:
         assert self._tasks is not None

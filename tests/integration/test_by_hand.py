@@ -15,6 +15,7 @@ import pytest
 import toromq.sync
 from tests.support.eventually import aeventually
 from tests.support.keyspace import keyspace
+from tests.support.lossy import LossyProxy
 from toromq import ConfigurationError, Queue, ToroError, UnrecoverableError
 from toromq.errors import LockMismatchError, LockMissingError
 
@@ -223,6 +224,28 @@ async def test_mistakes_by_hand_are_refused_with_what_to_do(place: Place, face: 
     with pytest.raises(toromq.SerializationError, match=r"^returnvalue"):
         await _call(fetched.move_to_completed, object(), "mine")
     await _call(fetched.move_to_completed, None, "mine")
+
+
+@_both_faces
+@pytest.mark.parametrize("finish", ["move_to_completed", "move_to_failed", "move_to_failed and retry"])
+async def test_a_finish_by_hand_whose_reply_was_lost_is_recognised(
+    place: Place, face: Any, finish: str, redisbox: RedisBox
+) -> None:
+    added = await place.queue.add("n", attempts=2 if "retry" in finish else 1, backoff=3_600_000)
+    with LossyProxy(redisbox.url) as proxy:
+        worker = face.Worker("q", **{**place.options, "connection": proxy.url})
+        job = await _call(worker.get_next_job, "mine")
+        proxy.lose("finish_and_fetch")
+        if finish == "move_to_completed":
+            await _call(job.move_to_completed, "result", "mine", fetch_next=False)
+        else:
+            await _call(job.move_to_failed, ValueError("why"), "mine", fetch_next=False)
+        assert proxy.lost == 1
+    ended = await place.queue.get_job(added.id)
+    assert ended is not None
+    states = {"move_to_completed": "completed", "move_to_failed": "failed"}
+    assert await ended.get_state() == states.get(finish, "delayed")
+    assert (ended.attempts_made, job.attempts_made, len(ended.stacktrace)) == (1, 1, "failed" in finish)
 
 
 # --- a lock that is taken away ----------------------------------------------------------------------------------------

@@ -69,7 +69,8 @@ class ByHand(WorkerBase[DataT, ResultT]):
             if reason is not None:
                 raise UnrecoverableError(reason)
             self._tell("active", job)
-            self._check_data(job)
+            if self._has_data_type:
+                self._check_data(job)
             result = self._call(job)
         except Exception as raised:
             error = raised

@@ -8,6 +8,7 @@ use super::{
     JobOutcome, Sink, WorkerSettings,
     exchange::{fetched_job, prepare},
     marker,
+    moves::persist,
     outcome::describe,
     stalled_checker::check_stalled,
 };
@@ -102,17 +103,21 @@ impl ByHand {
         Ok(job)
     }
 
-    /// Writes down what became of a job that is locked under `record.token`; when it finished, unless it goes on.
+    /// Writes down what became of a job that is locked under `record.token`; when it finished, unless it goes on. What was
+    /// sent without an answer is sent again, and recognised.
     ///
     /// # Errors
     ///
-    /// [`Error::Script`] when it is refused; then nothing was changed.
+    /// [`Error::Script`] when it is refused, and nothing was changed; [`Error::Connection`] when Redis stays away for the
+    /// command timeout.
     pub async fn finish(&self, record: JobRecord, outcome: JobOutcome) -> Result<Option<i64>> {
         let now = wall_ms();
         let entry = describe(&record, &self.settings, outcome);
         let batch = std::slice::from_ref(&entry);
-        let call = prepare(&self.keys, &self.settings, "", batch, 0, now, false);
-        let codes = items(self.link.call(&call).await?).into_iter().next();
+        let reply = persist(&self.link, |again| {
+            prepare(&self.keys, &self.settings, "", batch, 0, now, again)
+        });
+        let codes = items(reply.await?).into_iter().next();
         let code = codes.and_then(|codes| items(codes).first().map(integer));
         match code.and_then(Code::from_value) {
             Some(code) => {

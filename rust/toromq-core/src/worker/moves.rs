@@ -191,7 +191,7 @@ fn lost_lock(reply: Value) -> Option<(String, Code)> {
 
 /// Calls until there is an answer or the command timeout has passed. `make` is told whether an earlier call may have
 /// been done.
-async fn persist(link: &Link, make: impl Fn(bool) -> Call) -> Result<Value> {
+pub(super) async fn persist(link: &Link, make: impl Fn(bool) -> Call) -> Result<Value> {
     let deadline = Instant::now() + link.command_timeout();
     let mut again = false;
     loop {
