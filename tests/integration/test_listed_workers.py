@@ -55,6 +55,29 @@ class TestWorkers:
         assert await _done(face, queue.get_workers) == []
         await _done(face, queue.close)
 
+    async def test_a_worker_that_is_busy_from_its_first_fetch_on_is_listed(
+        self, face: Any, redisbox: RedisBox, prefix: str
+    ) -> None:
+        options: dict[str, Any] = {"connection": redisbox.url, "prefix": prefix}
+        queue = face.Queue("mail", **options)
+        await _done(face, queue.add, "n")
+        begun, release = asyncio.Event(), asyncio.Event()
+
+        async def wait_for_release(job: Any) -> None:
+            begun.set()
+            await release.wait()
+
+        async with Worker("mail", wait_for_release, name="busy", **options):
+            await begun.wait()
+
+            async def listed() -> bool:
+                workers: list[WorkerInfo] = await _done(face, queue.get_workers)
+                return [worker.worker_name for worker in workers] == ["busy"]
+
+            await aeventually(listed)
+            release.set()
+        await _done(face, queue.close)
+
     async def test_what_is_told_of_a_worker(self, face: Any, redisbox: RedisBox, prefix: str) -> None:
         options: dict[str, Any] = {"connection": redisbox.url, "prefix": prefix}
         queue = face.Queue("mail", **options)

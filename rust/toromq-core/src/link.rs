@@ -236,6 +236,15 @@ impl Link {
         Ok((connection, current.number))
     }
 
+    /// Makes the connection now, if there is none, for those who look who is connected.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connection`] when that can't be done; the next command tries again.
+    pub async fn open(&self) -> Result<()> {
+        self.connection().await.map(|_| ())
+    }
+
     /// Forgets the connection, which closes it; the next command makes a new one.
     pub async fn reset(&self) {
         self.current.lock().await.connection = None;

@@ -37,6 +37,9 @@ pub(super) async fn watch(
 ) {
     let seconds = shared.settings.drain_delay.max(0.01);
     let mut backoff = Backoff::new(shared.settings.run_retry_delay);
+    // A worker is known by this connection, also one that has no time to wait. What stands in the way is told by the
+    // first wait.
+    let _ = link.open().await;
     loop {
         if armed.wait_for(|armed| *armed).await.is_err() {
             return;
