@@ -85,7 +85,8 @@ async def test_only_the_last_failure_counts(ours: OurSide, side: Side) -> None:
     worker = await side.worker({"name": "fail_times", "times": 2, "value": "third"})
     job_id = await ours.add("n", {}, attempts=3)
     assert await _wait(ours, job_id) == "third"
-    assert len(worker.runs(job_id)) == 3
+    # What the other side's process tells of its runs may come after what Redis tells.
+    assert len(await worker.started(job_id, count=3)) == 3
 
 
 async def test_a_result_reaches_us_although_the_job_is_removed_at_once(
