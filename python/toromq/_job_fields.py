@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     # Type checkers bring it along; Python itself has no defaults for type variables before 3.13.
     from typing_extensions import TypeVar
 
+    from toromq.telemetry import Span
+
     DataT = TypeVar("DataT", default=Any)
     ResultT = TypeVar("ResultT", default=Any)
 else:
@@ -46,6 +48,8 @@ class JobFields(Generic[DataT, ResultT]):
     _moved: str | None = None
     # When its processor began, by time.perf_counter.
     _began = math.inf
+    # Of the run, where it is traced.
+    _span: Span | None = None
 
     def __init__(self, queue: Any, stored: Stored) -> None:
         """Made by queues and workers."""

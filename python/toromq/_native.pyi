@@ -142,6 +142,7 @@ class NativeWorker:
         stack: str | None,
         unrecoverable: bool,
         delay: float | None,
+        trace: str | None,
         ran: float,
     ) -> bool: ...
     def wait(self, id: str, token: str) -> None: ...
@@ -180,4 +181,5 @@ class NativeByHand:
         stack: str | None,
         unrecoverable: bool,
         delay: float | None,
+        trace: str | None,
     ) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic
 
 from toromq._bridge import NativeQueue, NativeWaits, make, version
@@ -11,11 +12,13 @@ from toromq._job_fields import DataT, JobFields, ResultT
 from toromq._listeners import Listeners
 from toromq._packing import packed
 from toromq._payload import payload_type
+from toromq._tracing import NO_SPAN, QueueTracing, check_telemetry
 from toromq.connection import Connection, connection_of
 from toromq.errors import ConfigurationError, JobFailedError, JobNotFoundError, JobTimeoutError
 from toromq.options import JobOptions, check_prefix, check_queue_name, flag, text, whole, with_hints
 
 if TYPE_CHECKING:
+    from toromq.telemetry import Attributes, Span, SpanKind, Telemetry
     from toromq.types import Adapter
 
 
@@ -38,6 +41,7 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
         skip_metas_update: bool = False,
         data_type: type[DataT] | Adapter | None = None,
         result_type: type[ResultT] | Adapter | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         """See Queue."""
         self.name = check_queue_name(name)
@@ -53,6 +57,8 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
         self._owns_connection = self._connection is not connection
         self._max_events = None if max_len_events is None else whole("max_len_events", max_len_events, 0)
         self._skips_metas_update = flag("skip_metas_update", skip_metas_update)
+        tracer = check_telemetry(telemetry)
+        self._tracing = None if tracer is None else QueueTracing(tracer, self.name)
         self._made: tuple[int, NativeQueue] | None = None
         self._made_waits: tuple[int, NativeWaits] | None = None
         self._on_progress: Callable[[JobFields[Any, Any], Any], None] | None = None
@@ -67,6 +73,12 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
             made = make(NativeQueue, connection, self.prefix, self.name, writer, length)
             self._made = (pid, made)
         return self._made[1]
+
+    def _traced(
+        self, operation: str, attributes: Attributes | None = None, kind: SpanKind = "internal"
+    ) -> AbstractContextManager[Span | None]:
+        """A span around an operation, where the queue is traced."""
+        return NO_SPAN if self._tracing is None else self._tracing.span(operation, attributes, kind)
 
     def _waits(self) -> NativeWaits:
         pid = os.getpid()

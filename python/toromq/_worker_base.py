@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
@@ -21,6 +22,7 @@ from toromq._guards import is_mapping, is_path
 from toromq._job_fields import DataT, JobFields, ResultT, Run, Stored
 from toromq._listeners import Listeners
 from toromq._processors import Processors
+from toromq._tracing import NO_SPAN, WorkerTracing, check_telemetry, run_in
 from toromq._worker_options import EXPLAINED, Metrics, engine_options
 from toromq.connection import Connection, connection_of
 from toromq.errors import (
@@ -47,6 +49,7 @@ from toromq.options import (
 
 if TYPE_CHECKING:
     from toromq._sandbox.pool import Pool
+    from toromq.telemetry import Attributes, Span, Telemetry
     from toromq.types import Adapter
 
 _BUILT_IN_BACKOFFS: Final = frozenset(("fixed", "exponential"))
@@ -100,6 +103,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         data_type: type[DataT] | Adapter | None = None,
         result_type: type[ResultT] | Adapter | None = None,
         sandbox: SandboxOptions | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         """See Worker."""
         self.queue_name = check_queue_name(queue_name)
@@ -112,6 +116,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             raise ConfigurationError(f"backoff_strategy: got {backoff_strategy!r}; allowed is a function")
         # Part of a client's name, by which others see which workers there are.
         self.name = check_client_name("name", name) if name else ""
+        tracer = check_telemetry(telemetry)
+        self._tracing = None if tracer is None else WorkerTracing(tracer, self.queue_name, self.name)
         self._connection = connection_of(connection)
         self._prefix = check_prefix(prefix)
         self._options = engine_options(
@@ -185,6 +191,11 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             job._cancellation.set(WORKER_CLOSES)
         if self._sandbox is not None:
             self._sandbox.kill()
+
+    def _traced(
+        self, operation: str, attributes: Attributes | None = None
+    ) -> AbstractContextManager[Span | None]:
+        return NO_SPAN if self._tracing is None else self._tracing.span(operation, attributes)
 
     def _refuse_inside(self, what: str, instead: str) -> None:
         if getattr(self._inside, "running", False):
@@ -322,6 +333,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         event, value = message
         if event == "completed":
             run, finished_on = value
+            if self._tracing is not None:
+                self._tracing.written(run)
             kept = self._results.pop(run, None)
             if kept is not None:
                 job, result, text = kept
@@ -332,6 +345,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             # A parent that ended too early had a result.
             self._results.pop(stored[:2], None)
             job = self._job_type(self._queue, stored)
+            if self._tracing is not None:
+                self._tracing.failed(job, finished_on is not None)
             job._ended(finished_on, failedReason=reason.encode(), stacktrace=stacktrace.encode())
             self._tell("failed", job, self._errors.pop((job.id, job.token), None) or UnrecoverableError(reason))
         elif event == "lock_lost":
@@ -339,11 +354,15 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._results.pop(stored[:2], None)
             self._errors.pop(stored[:2], None)
             self._unbegun.pop(stored[:2], None)
+            if self._tracing is not None:
+                self._tracing.dropped(stored[:2])
             self._lost(stored[:2])
             self._tell("lock_lost", self._job_type(self._queue, stored))
         elif event == "dropped":
             self._results.pop(value, None)
             self._errors.pop(value, None)
+            if self._tracing is not None:
+                self._tracing.dropped(value)
         elif event in ("stalled", "locks_renewed", "lock_renewal_failed"):
             self._tell(event, value)
         elif event == "ready":
@@ -375,6 +394,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         """Note that a job begins; raises where it was told to end before."""
         job._began = time.perf_counter()
         self._running[run] = job
+        if self._tracing is not None:
+            self._tracing.begin(job)
         if self._unbegun and (reason := self._unbegun.pop(run, None)) is not None:
             job._cancellation.set(reason, fails=True)
             raise JobCancelledError(reason)
@@ -403,16 +424,24 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         watched = bool(self._listeners.get("completed"))
         if watched:
             self._results[job.id, job.token] = (self._for_listener(job), result, text)
+        if self._tracing is not None:
+            self._tracing.returned(job)
+            watched = True
         if not native.complete(job.id, job.token, text, watched, time.perf_counter() - job._began):
             self._results.pop((job.id, job.token), None)
+            if self._tracing is not None:
+                self._tracing.dropped((job.id, job.token))
             self._went_on(job, "returned")
 
     def _failed(
         self, native: _bridge.NativeWorker, job: JobFields[Any, Any], error: BaseException, delay: float | None
     ) -> None:
         self._errors[job.id, job.token] = error
-        if not native.fail(job.id, job.token, *failure_of(error), delay, time.perf_counter() - job._began):
+        trace = None if self._tracing is None else self._tracing.raised(job, error, delay)
+        if not native.fail(job.id, job.token, *failure_of(error), delay, trace, time.perf_counter() - job._began):
             self._errors.pop((job.id, job.token), None)
+            if self._tracing is not None:
+                self._tracing.dropped((job.id, job.token))
             self._went_on(job, f"raised {type(error).__name__}: {failure_of(error).reason}")
 
     def _went_on(self, job: JobFields[Any, Any], how: str) -> None:
@@ -424,6 +453,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             ))  # fmt: skip
 
     def _steered(self, native: _bridge.NativeWorker, job: JobFields[Any, Any], signal: BaseException) -> None:
+        if self._tracing is not None:
+            self._tracing.put_back(job, signal)
         if isinstance(signal, DelayedError) and job._moved is None:
             if signal.due is not None:
                 native.delay(job.id, job.token, signal.due)
@@ -502,7 +533,10 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._begin_run(job, run)
             if self._has_data_type:
                 self._check_data(job)
-            result = self._context.copy().run(self._processor or self._processors.of(job.name), job)
+            process = self._processor or self._processors.of(job.name)
+            if job._span is not None:
+                process = functools.partial(run_in, job._span, process)
+            result = self._context.copy().run(process, job)
             text = self._queue._result_type.encode(result, "returnvalue")
         except BaseException as error:
             self._raised(native, job, error)
@@ -510,6 +544,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._completed(native, job, result, text)
         finally:
             self._running.pop(run, None)
+            if self._tracing is not None:
+                self._tracing.end(job)
 
     def _raised(self, native: _bridge.NativeWorker, job: Any, error: BaseException) -> None:
         if isinstance(error, STEERING):

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from toromq._bridge import port, to_json
 from toromq._guards import is_mapping
 from toromq._job_fields import DataT, ResultT
 from toromq._packing import packed
+from toromq._tracing import (
+    BULK_COUNT,
+    BULK_NAMES,
+    CLEAN_COUNT,
+    CLEAN_LIMIT,
+    DEDUPLICATION_KEY,
+    DRAIN_DELAYED,
+    EVENTS_LENGTH,
+    GRACE,
+    JOB_ID,
+    JOB_NAME,
+    JOB_OPTIONS,
+    JOB_PROGRESS,
+    JOB_TYPE,
+    MOST_NAMES,
+    QUEUE_OPTIONS,
+    carrying,
+)
 from toromq.errors import ConfigurationError, not_all_added
 from toromq.job import Job
 from toromq.options import (
@@ -30,6 +49,9 @@ from toromq.options import (
 from toromq.queue_limits import QueueLimits
 from toromq.queue_metrics import QueueFigures
 
+if TYPE_CHECKING:
+    from toromq.telemetry import Span
+
 
 class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
     """A named set of jobs in Redis. Making one has no side effect; the first operation connects.
@@ -47,6 +69,8 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
             one, or what one can be made from, and refuses what is not valid; `job.data` gives one. Stored is JSON, by
             the names that the type gives its fields.
         result_type: the same for `job.returnvalue`.
+        telemetry: traces what is done through this object, and lets its jobs carry the trace:
+            toromq.telemetry.OpenTelemetry(), or another tracer.
 
     Events, for `on`, of what is done through this object. Listeners get: waiting (job that was added), progress (job
     id, progress), removed (job id), cleaned (ids, state); paused and resumed nothing.
@@ -64,10 +88,11 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
 
     async def close(self) -> None:
         """Close its connection, unless it was given one that others may share. Closing twice is harmless."""
-        self._made = None
-        self._end_waits()
-        if self._owns_connection:
-            self._connection.close()
+        with self._traced("close"):
+            self._made = None
+            self._end_waits()
+            if self._owns_connection:
+                self._connection.close()
 
     async def disconnect(self) -> None:
         """The same as `close`: nothing is waited for in either."""
@@ -99,6 +124,15 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
             ParentConflictError: its `job_id` is that of another parent's child.
             RedisConnectionError: Redis stayed away for the connection's `command_timeout`.
         """
+        if self._tracing is None:
+            return await self._add(name, data, options)
+        with self._tracing.span("add", {JOB_NAME: name}, "producer", f"{self.name}.{name}") as span:
+            carried = carrying(options, self.default_job_options, span.context(), overwrite=True)
+            added = await self._add(name, data, carried)
+            span.set_attributes({JOB_ID: added.id})
+            return added
+
+    async def _add(self, name: str, data: DataT | Missing, options: Mapping[str, Any]) -> Job[DataT, ResultT]:
         stored = b"{}" if isinstance(data, Missing) else self._data_type.encode(data, "data")
         job = packed(name, stored, options, self.default_job_options)
         (added,) = await port().call(self._native().add, [job])
@@ -118,6 +152,15 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
             ParentNotFoundError, ParentConflictError: as for `add`. The message says which jobs were not added; the
                 others were, and are in the error's `added`.
         """
+        if self._tracing is None:
+            return await self._add_bulk(jobs, None)
+        with self._tracing.span("addBulk", kind="producer") as span:
+            return await self._add_bulk(jobs, span)
+
+    async def _add_bulk(
+        self, jobs: Iterable[tuple[str, DataT] | tuple[str, DataT, JobOptions]], span: Span | None
+    ) -> list[Job[DataT, ResultT]]:
+        context = None if span is None else span.context()
         if not isinstance(jobs, Iterable):
             raise ConfigurationError(f"jobs: got {jobs!r}; allowed is a list of (name, data) or (name, data, options)")
         entries: list[tuple[Any, ...]] = []
@@ -127,8 +170,13 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
             options: Any = job[2] if len(job) == 3 else {}
             if not is_mapping(options):
                 raise ConfigurationError(f"jobs[{n}]: got {options!r} for its options; allowed is a dict of them")
+            if context is not None:
+                options = carrying(options, self.default_job_options, context, overwrite=False)
             data = self._data_type.encode(job[1], f"jobs[{n}].data")
             entries.append(packed(job[0], data, options, self.default_job_options, f"jobs[{n}]."))
+        if span is not None:
+            names = [str(entry[1]) for entry in entries[:MOST_NAMES]]
+            span.set_attributes({BULK_NAMES: names, BULK_COUNT: len(entries)})
         if not entries:
             return []
         outcomes = await port().call(self._native().add, entries)
@@ -169,7 +217,8 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
     async def remove_deduplication_key(self, deduplication_id: str) -> bool:
         """Let the next job with this deduplication id be added; gives whether a job owned it."""
         given = text("deduplication_id", deduplication_id)
-        return bool(await port().call(self._native().remove_deduplication_key, given, ""))
+        with self._traced("removeDeduplicationKey", {DEDUPLICATION_KEY: given}):
+            return bool(await port().call(self._native().remove_deduplication_key, given, ""))
 
     async def update_job_progress(self, job_id: str, progress: Any) -> None:
         """Store and publish a job's progress.
@@ -177,7 +226,9 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
         Raises:
             JobNotFoundError: there is no such job.
         """
-        await port().call(self._native().update_progress, job_id_of(job_id), to_json(progress, "progress"))
+        stored = to_json(progress, "progress")
+        with self._traced("updateJobProgress", {JOB_ID: job_id_of(job_id), JOB_PROGRESS: stored.decode()}):
+            await port().call(self._native().update_progress, job_id, stored)
         self._tell("progress", job_id, progress)
 
     async def add_job_log(self, job_id: str, row: str, keep_logs: int | None = None) -> int:
@@ -191,12 +242,14 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
 
     async def pause(self) -> None:
         """Let no more jobs start, in the workers of every client, until `resume`. Jobs in flight go on, and adding."""
-        await port().call(self._native().pause)
+        with self._traced("pause"):
+            await port().call(self._native().pause)
         self._tell("paused")
 
     async def resume(self) -> None:
         """Let jobs start again. Jobs that a client of BullMQ 5 or older put aside while it paused come back first."""
-        await port().call(self._native().resume)
+        with self._traced("resume"):
+            await port().call(self._native().resume)
         self._tell("resumed")
 
     async def remove(self, job_id: str, *, remove_children: bool = True) -> bool:
@@ -209,7 +262,9 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
             SchedulerConflictError: it is the next job of a job scheduler; remove that.
         """
         job_id = job_id_of(job_id)
-        removed = bool(await port().call(self._native().remove, job_id, flag("remove_children", remove_children)))
+        below = flag("remove_children", remove_children)
+        with self._traced("remove", {JOB_ID: job_id, JOB_OPTIONS: json.dumps({"removeChildren": below})}):
+            removed = bool(await port().call(self._native().remove, job_id, below))
         if removed:
             self._tell("removed", job_id)
         return removed
@@ -219,7 +274,9 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
 
         Jobs that run or have finished stay, and the next jobs of job schedulers. Jobs added meanwhile may go too.
         """
-        await port().call(self._native().drain, flag("delayed", delayed))
+        delayed_too = flag("delayed", delayed)
+        with self._traced("drain", {DRAIN_DELAYED: delayed_too}):
+            await port().call(self._native().drain, delayed_too)
 
     async def clean(self, grace: int | timedelta, limit: int = 0, type: JobState = "completed") -> list[str]:
         """Delete jobs of one state that are older than `grace` (milliseconds, or a timedelta); give their ids.
@@ -236,7 +293,10 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
         age = milliseconds("grace", grace)
         most = whole("limit", limit, 0) or None
         state = state_of("type", type, STATES)
-        ids: list[str] = await port().call(self._native().clean, state, age, most)
+        with self._traced("clean", {GRACE: age, JOB_TYPE: state, CLEAN_LIMIT: most or 0}) as span:
+            ids: list[str] = await port().call(self._native().clean, state, age, most)
+            if span is not None:
+                span.set_attributes({CLEAN_COUNT: len(ids)})
         self._tell("cleaned", ids, state)
         return ids
 
@@ -252,7 +312,9 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
         Raises:
             ScriptError: jobs are active, and it was not forced; the queue stays paused.
         """
-        await port().call(self._native().obliterate, flag("force", force), whole("count", count, 1, 5000))
+        forced, most = flag("force", force), whole("count", count, 1, 5000)
+        with self._traced("obliterate"):
+            await port().call(self._native().obliterate, forced, most)
 
     async def retry_jobs(
         self,
@@ -268,11 +330,15 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
         """
         chosen = state_of("state", state, ("failed", "completed"))
         cutoff = time.time_ns() // 1_000_000 if timestamp is None else moment("timestamp", timestamp)
-        await port().call(self._native().retry_jobs, chosen, whole("count", count, 1, 5000), cutoff)
+        most = whole("count", count, 1, 5000)
+        with self._traced("retryJobs", {QUEUE_OPTIONS: json.dumps({"state": chosen, "count": most})}, "producer"):
+            await port().call(self._native().retry_jobs, chosen, most, cutoff)
 
     async def promote_jobs(self, *, count: int = 1000) -> None:
         """Queue all delayed jobs now, whatever their priority; `count` of them in one round trip."""
-        await port().call(self._native().retry_jobs, "delayed", whole("count", count, 1, 5000), None)
+        most = whole("count", count, 1, 5000)
+        with self._traced("promoteJobs", {QUEUE_OPTIONS: json.dumps({"count": most})}):
+            await port().call(self._native().retry_jobs, "delayed", most, None)
 
     async def remove_orphaned_jobs(self, count: int = 1000, limit: int = 0) -> int:
         """Delete jobs that are in no state, which nothing would ever run, list or remove; give how many.
@@ -317,4 +383,6 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
 
         Redis drops whole blocks of them (100 events by default), so a few more may stay.
         """
-        return int(await port().call(self._native().trim_events, whole("max_length", max_length, 0)))
+        length = whole("max_length", max_length, 0)
+        with self._traced("trimEvents", {EVENTS_LENGTH: length}):
+            return int(await port().call(self._native().trim_events, length))

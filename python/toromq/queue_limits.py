@@ -7,6 +7,7 @@ from datetime import timedelta
 from toromq._bridge import port
 from toromq._job_fields import DataT, ResultT
 from toromq._queue_base import QueueBase
+from toromq._tracing import QUEUE_RATE_LIMIT
 from toromq.options import RateLimit, some_milliseconds, whole
 
 
@@ -60,7 +61,9 @@ class QueueLimits(QueueBase[DataT, ResultT]):
         It holds for workers that know of a maximum: the queue's, or that of their own `limiter`. Without either, only a
         worker whose job raises RateLimitError waits for it.
         """
-        await port().call(self._native().set_rate_limit, some_milliseconds("duration", duration))
+        time = some_milliseconds("duration", duration)
+        with self._traced("rateLimit", {QUEUE_RATE_LIMIT: time}):
+            await port().call(self._native().set_rate_limit, time)
 
     async def remove_rate_limit_key(self) -> bool:
         """End what `rate_limit` set, or the current rate window; whether there was one.

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from toromq._bridge import port
 from toromq._job_fields import DataT, ResultT
+from toromq.errors import ConfigurationError
 from toromq.metrics import MetricsMeta, MetricsType, QueueMetrics, check_labels, check_metrics_type, job_counts
-from toromq.options import whole
+from toromq.options import JobState, whole
 from toromq.queue_getters import QueueGetters
 
 
@@ -24,6 +25,20 @@ class QueueFigures(QueueGetters[DataT, ResultT]):
         stored = await port().call(self._native().get_metrics, check_metrics_type(type), *bounds)
         count, prev_ts, prev_count, length, *points = stored
         return QueueMetrics(MetricsMeta(count, prev_ts, prev_count), points, length)
+
+    async def record_job_counts_metric(self, *types: JobState) -> dict[str, int]:
+        """Tell the queue's `telemetry` how many jobs are in each state, or in those given; gives the counts.
+
+        The metric is the gauge `bullmq.queue.jobs`. Call it from time to time, in one process: it tells of the moment.
+
+        Raises:
+            ConfigurationError: the queue has no `telemetry`, or one of the states does not exist.
+        """
+        if self._tracing is None:
+            raise ConfigurationError("telemetry: None, so there is nothing to tell; give the queue one")
+        counts = await self.get_job_counts(*types)
+        self._tracing.job_counts(counts)
+        return counts
 
     async def export_prometheus_metrics(self, global_labels: Mapping[str, str] | None = None) -> str:
         """How many jobs are in each state, and how many ended, in the text format of Prometheus.

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from toromq._worker_options import Metrics
     from toromq.connection import Connection
     from toromq.options import JobOptions, KeepJobs, RateLimit, SandboxOptions
+    from toromq.telemetry import Telemetry
 
 
 class Adapter(Protocol):
@@ -36,6 +37,7 @@ class QueueOptions(TypedDict, total=False):
     default_job_options: JobOptions | None
     max_len_events: int | None
     skip_metas_update: bool
+    telemetry: Telemetry | None
     data_type: Any
     result_type: Any
 
@@ -63,5 +65,6 @@ class WorkerOptions(TypedDict, total=False):
     remove_on_fail: bool | int | KeepJobs | None
     backoff_strategy: Callable[..., Any] | None
     sandbox: SandboxOptions | None
+    telemetry: Telemetry | None
     data_type: Any
     result_type: Any

@@ -18,9 +18,10 @@ from toromq._endings import STEERING, as_delay, is_handed_back, waits_for_childr
 from toromq._job_fields import DataT, JobFields, ResultT, Run, Stored
 from toromq._listeners import AsyncListeners
 from toromq._tasks import LAST_TURN, TaskRunner
+from toromq._tracing import DO_NOT_WAIT_ACTIVE, FORCE_CLOSE, WORKER_RATE_LIMIT
 from toromq.errors import JobCancelledError, ToroError
 from toromq.job import Job
-from toromq.options import flag
+from toromq.options import flag, some_milliseconds
 from toromq.queue import Queue
 from toromq.worker_by_hand import ByHand
 
@@ -67,6 +68,8 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
         backoff_strategy: for backoff types of your own: (attempt, type, error, job) to milliseconds, -1 for no retry.
             May be async.
         sandbox: how child processes are treated.
+        telemetry: traces each run of a job, as a part of the trace that the job carries, and measures them:
+            toromq.telemetry.OpenTelemetry(), or another tracer.
 
     Events, for `on`, and what listeners get: active (job), completed (job, result), failed (job, error), progress
     (job, progress), stalled (job id), locks_renewed (job ids), lock_renewal_failed (job ids), lock_lost (job), error
@@ -134,6 +137,10 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
         """
         if self.is_running():
             self._refuse_inside("closes", "close it from another thread, or create a task for worker.close()")
+        with self._traced("close", {FORCE_CLOSE: bool(force)}):
+            await self._close(force)
+
+    async def _close(self, force: bool) -> None:
         self._stop_checking()
         is_first, self._is_closed = not self._is_closed, True
         if self._ended is None and self._sandbox is not None:
@@ -161,17 +168,20 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
 
         Other workers of the queue go on; `Queue.pause` stops them all.
         """
-        waits = not flag("do_not_wait_active", do_not_wait_active) and self.is_running()
+        at_once = flag("do_not_wait_active", do_not_wait_active)
+        waits = not at_once and self.is_running()
         if waits:
             self._refuse_inside("pauses", "use pause(do_not_wait_active=True)")
-        self._set_paused(True)
-        if waits and self._native is not None:
-            await port().call(self._native.when_idle)
+        with self._traced("pause", {DO_NOT_WAIT_ACTIVE: at_once}):
+            self._set_paused(True)
+            if waits and self._native is not None:
+                await port().call(self._native.when_idle)
         self._tell("paused")
 
     async def resume(self) -> None:
         """Take jobs again."""
-        self._set_paused(False)
+        with self._traced("resume"):
+            self._set_paused(False)
         self._tell("resumed")
 
     async def wait_until_ready(self) -> None:
@@ -195,7 +205,8 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
         A job calls it when it ran into a limit of somebody else's, and then raises RateLimitError. What can't await it,
         such as a plain function of an async worker, raises RateLimitError(retry_after=...), which does both in one.
         """
-        await self._queue.rate_limit(duration)
+        with self._traced("rateLimit", {WORKER_RATE_LIMIT: some_milliseconds("duration", duration)}):
+            await self._queue.rate_limit(duration)
 
     def is_running(self) -> bool:
         """Whether it was started and has not ended."""
@@ -338,7 +349,12 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
                 self._begin_run(job, run)
                 if self._has_data_type:
                     self._check_data(job)
-                result = await (self._processor or self._processors.of(job.name))(job)
+                process = self._processor or self._processors.of(job.name)
+                if job._span is None:
+                    result = await process(job)
+                else:
+                    with job._span.current():
+                        result = await process(job)
                 text = self._queue._result_type.encode(result, "returnvalue")
             except BaseException as error:
                 await self._run_raised(native, job, error)
@@ -348,6 +364,8 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
             await self._run_cancelled(native, job, cancelled)
         finally:
             del self._running[run]
+            if self._tracing is not None:
+                self._tracing.end(job)
 
     async def _run_raised(self, native: NativeWorker, job: Job[Any, Any], error: BaseException) -> None:
         assert self._tasks is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio  # async only
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -36,8 +37,12 @@ class ByHand(WorkerBase[DataT, ResultT]):
         Finish it with `job.move_to_completed` or `job.move_to_failed`, or let `process_job` run it. With `block`, waits
         up to `drain_delay`.
         """
-        hand = self._by_hand(token)
-        return by_hand(self, hand, await port().call(hand.fetch, token, flag("block", block)))
+        hand, waits = self._by_hand(token), flag("block", block)
+        since = time.time_ns()
+        job = by_hand(self, hand, await port().call(hand.fetch, token, waits))
+        if job is not None and self._tracing is not None:
+            self._tracing.fetched(job, since, waits)
+        return job
 
     async def process_job(
         self, job: Job[DataT, ResultT], token: str | None = None, fetch_next: bool = True
@@ -62,6 +67,12 @@ class ByHand(WorkerBase[DataT, ResultT]):
         lock, next_too = check_token(job.token if token is None else token), flag("fetch_next", fetch_next)
         if not self._processors:
             raise ConfigurationError("processor: None, so this worker runs no jobs; give it a function")
+        if self._tracing is None:
+            return await self._process(job, lock, next_too)
+        with self._tracing.run_by_hand(job):
+            return await self._process(job, lock, next_too)
+
+    async def _process(self, job: Job[DataT, ResultT], lock: str, next_too: bool) -> Job[DataT, ResultT] | None:
         error: BaseException | None = None
         result: Any = None
         try:
@@ -78,6 +89,8 @@ class ByHand(WorkerBase[DataT, ResultT]):
             await self._steer_by_hand(job, lock, error)
             return await self.get_next_job(lock, block=False) if next_too else None
         if error is None:
+            if self._tracing is not None:
+                self._tracing.note_return(job)
             try:
                 following = await job.move_to_completed(result, lock, next_too)
             except (SerializationError, FailedChildrenError) as refused:
@@ -87,11 +100,15 @@ class ByHand(WorkerBase[DataT, ResultT]):
             else:
                 self._tell("completed", job, result)
                 return following  # type: ignore[no-any-return]
+        if self._tracing is not None:
+            self._tracing.note_failure(job, error)
         following = await job.move_to_failed(error, lock, next_too)
         self._tell("failed", job, error)
         return following  # type: ignore[no-any-return]
 
     async def _steer_by_hand(self, job: Job[DataT, ResultT], lock: str, signal: BaseException) -> None:
+        if self._tracing is not None:
+            self._tracing.put_back(job, signal)
         if job._moved is not None:
             return
         if isinstance(signal, DelayedError) and signal.due is not None:

@@ -490,6 +490,7 @@ async def test_a_bad_argument_of_a_queue_is_named_with_what_is_allowed(
 # --- workers --------------------------------------------------------------------------------------------------------
 
 BAD_WORKER_OPTIONS: list[Any] = [
+    ({"telemetry": "otel"}, "telemetry: got 'otel'; allowed is toromq.telemetry.OpenTelemetry(), or an object"),
     ({"name": 5}, "name: got 5; allowed is a text"),
     ({"concurrency": 0}, "concurrency: got 0; allowed is a whole number from 1 to 100000"),
     ({"concurrency": -1}, "concurrency: got -1; allowed is a whole number from 1 to 100000"),

@@ -163,8 +163,19 @@ class _Given:
         self.cancellation = Cancellation()
         self.calls: Calls | None = None
         self._queue = _Queue(*frame["queue"])
+        self._trace: str | None = frame["trace"]
         *rest, fields = frame["job"]
         self._stored: Stored = (*rest, {name: value.encode("latin-1") for name, value in fields.items()})
+
+    def context(self) -> contextvars.Context:
+        """One to run it in: its spans become children of the worker's."""
+        context = contextvars.copy_context()
+        if self._trace is not None:
+            # Only here: most programs are not traced.
+            from toromq.telemetry import enter
+
+            context.run(enter, self._trace)
+        return context
 
     def job(self, calls: Calls, types: _Types) -> tuple[_Queue, Stored, Calls, Cancellation]:
         """What its job is made of."""
@@ -239,7 +250,7 @@ class _Sandbox:
             )
             try:
                 self._begin(job)
-                frame = self._done(contextvars.copy_context().run(processor, job))
+                frame = self._done(given.context().run(processor, job))
             except BaseException as error:
                 frame = _failed(error)
             self._end(frame)
@@ -257,7 +268,7 @@ class _Sandbox:
             if given is None:
                 return
             job: SandboxJob[Any, Any] = SandboxJob(*given.job(AsyncCalls(self._channel), self._types))
-            task = loop.create_task(self._run_coroutine(processor, job))
+            task = loop.create_task(self._run_coroutine(processor, job), context=given.context())
             # The reason that comes with the call is what the task is cancelled with.
             given.cancellation.add_callback(functools.partial(loop.call_soon_threadsafe, task.cancel))
             await asyncio.wait((task,))

@@ -144,7 +144,8 @@ class Child:
             # If it is gone already, what it said before is still to be read.
             with contextlib.suppress(ChannelClosedError):
                 queue = [job.prefix, job.queue_name]
-                self._channel.send({"run": run.number, "queue": queue, "job": [*stored, fields]})
+                trace = None if job._span is None else job._span.context()
+                self._channel.send({"run": run.number, "queue": queue, "job": [*stored, fields], "trace": trace})
             return self._serve(run, job, cancellation)
         finally:
             cancellation.remove_callback(stop)

@@ -12,6 +12,7 @@ from toromq._bridge import NativeByHand, from_json, to_json
 from toromq._bridge import blocking_port as port
 from toromq._failure import failure_of
 from toromq._job_fields import DataT, JobFields, ResultT, children_of, stored_of
+from toromq._tracing import NO_SPAN
 from toromq.errors import ConfigurationError, LockMismatchError, ToroError
 from toromq.options import (
     MISSING,
@@ -386,7 +387,11 @@ class Job(JobFields[DataT, ResultT]):
         if hand is None:
             raise ToroError(f"job {self.id} was not fetched by hand; get it with worker.get_next_job(token)")
         fields = list(self._fields.items())
-        finished_on = port().call(hand.finish, self._run_under(token), self.attempts_made, fields, *outcome)
+        tracing = self._worker._tracing
+        with NO_SPAN if tracing is None else tracing.finishing(self, *outcome) as span:
+            trace = None if span is None or outcome[0] is not None else span.context()
+            run = self._run_under(token)
+            finished_on = port().call(hand.finish, run, self.attempts_made, fields, *outcome, trace)
         returnvalue, reason = outcome[:2]
         written = {"failedReason": reason.encode()} if returnvalue is None else {"returnvalue": returnvalue}
         self._ended(finished_on, **written)

@@ -15,8 +15,9 @@ from toromq._bridge import is_receiving
 from toromq._job_fields import DataT, ResultT
 from toromq._listeners import Listeners
 from toromq._tasks import LAST_TURN
+from toromq._tracing import DO_NOT_WAIT_ACTIVE, FORCE_CLOSE, WORKER_RATE_LIMIT
 from toromq.errors import ToroError
-from toromq.options import flag
+from toromq.options import flag, some_milliseconds
 from toromq.sync.job import Job
 from toromq.sync.queue import Queue
 from toromq.sync.worker_by_hand import ByHand
@@ -63,6 +64,8 @@ class Worker(ByHand[DataT, ResultT], Listeners):
         backoff_strategy: for backoff types of your own: (attempt, type, error, job) to milliseconds, -1 for no retry.
             May be async.
         sandbox: how child processes are treated.
+        telemetry: traces each run of a job, as a part of the trace that the job carries, and measures them:
+            toromq.telemetry.OpenTelemetry(), or another tracer.
 
     Events, for `on`, and what listeners get: active (job), completed (job, result), failed (job, error), progress
     (job, progress), stalled (job id), locks_renewed (job ids), lock_renewal_failed (job ids), lock_lost (job), error
@@ -127,6 +130,10 @@ class Worker(ByHand[DataT, ResultT], Listeners):
         """
         if self.is_running():
             self._refuse_inside("closes", "close it from another thread, or create a task for worker.close()")
+        with self._traced("close", {FORCE_CLOSE: bool(force)}):
+            self._close(force)
+
+    def _close(self, force: bool) -> None:
         self._stop_checking()
         is_first, self._is_closed = not self._is_closed, True
         if self._ended is None and self._sandbox is not None:
@@ -154,17 +161,20 @@ class Worker(ByHand[DataT, ResultT], Listeners):
 
         Other workers of the queue go on; `Queue.pause` stops them all.
         """
-        waits = not flag("do_not_wait_active", do_not_wait_active) and self.is_running()
+        at_once = flag("do_not_wait_active", do_not_wait_active)
+        waits = not at_once and self.is_running()
         if waits:
             self._refuse_inside("pauses", "use pause(do_not_wait_active=True)")
-        self._set_paused(True)
-        if waits and self._native is not None:
-            port().call(self._native.when_idle)
+        with self._traced("pause", {DO_NOT_WAIT_ACTIVE: at_once}):
+            self._set_paused(True)
+            if waits and self._native is not None:
+                port().call(self._native.when_idle)
         self._tell("paused")
 
     def resume(self) -> None:
         """Take jobs again."""
-        self._set_paused(False)
+        with self._traced("resume"):
+            self._set_paused(False)
         self._tell("resumed")
 
     def wait_until_ready(self) -> None:
@@ -188,7 +198,8 @@ class Worker(ByHand[DataT, ResultT], Listeners):
         A job calls it when it ran into a limit of somebody else's, and then raises RateLimitError. What can't it,
         such as a plain function of an async worker, raises RateLimitError(retry_after=...), which does both in one.
         """
-        self._queue.rate_limit(duration)
+        with self._traced("rateLimit", {WORKER_RATE_LIMIT: some_milliseconds("duration", duration)}):
+            self._queue.rate_limit(duration)
 
     def is_running(self) -> bool:
         """Whether it was started and has not ended."""

@@ -353,6 +353,7 @@ impl NativeWorker {
         stack: Option<String>,
         unrecoverable: bool,
         delay: Option<f64>,
+        trace: Option<String>,
         ran: f64,
     ) -> bool {
         let outcome = JobOutcome::Failed {
@@ -360,6 +361,7 @@ impl NativeWorker {
             stack,
             unrecoverable,
             delay,
+            trace,
         };
         self.running.worker.finish(id, token, outcome, seconds(ran))
     }
@@ -532,6 +534,7 @@ impl NativeByHand {
         stack: Option<String>,
         unrecoverable: bool,
         delay: Option<f64>,
+        trace: Option<String>,
     ) -> PyResult<()> {
         let JobRun(id, token, attempts_started) = run;
         let record = JobRecord {
@@ -551,6 +554,7 @@ impl NativeByHand {
                 stack,
                 unrecoverable,
                 delay,
+                trace,
             },
         };
         let hand = Arc::clone(&self.hand);

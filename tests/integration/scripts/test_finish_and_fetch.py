@@ -138,6 +138,15 @@ def test_an_outcome_is_written_down(
     assert changed == {**LEFT, **expected}
 
 
+@pytest.mark.parametrize(("outcome", "flag"), [("failed", ""), ("retry", ""), ("delay", "1")])
+def test_a_failed_attempt_keeps_the_trace_it_failed_in(mail: Queue, outcome: str, flag: str) -> None:
+    mail.activate(NewJob(job_id="a"))
+    end = End("a", outcome, "boom", '["at"]\n{"traceparent":"00"}', number=5, flag=flag)
+    _, changed = mail.finish(end)
+    # Beside the count, and what each outcome writes of its own.
+    assert changed["a"].items() >= {"atm": "1", "tm": '{"traceparent":"00"}', **REASON}.items()
+
+
 @pytest.mark.parametrize("outcome", ["completed", "failed", "retry", "delay", "wait"])
 def test_a_suspect_is_cleared(mail: Queue, outcome: str) -> None:
     mail.activate(NewJob(job_id="a"), NewJob(job_id="b"))

@@ -284,6 +284,24 @@ function streamFields(name, args) {
 }
 
 // ---------------------------------------------------------------------------------------------------------
+// Tracing: what was created with the option "telemetry" tells its spans to one exporter
+
+let tracing;
+
+async function startTracing() {
+  if (tracing !== undefined) return tracing;
+  // Only here: most tests trace nothing, and the context manager costs something.
+  const [{ InMemorySpanExporter, NodeTracerProvider, SimpleSpanProcessor }, { BullMQOtel }] = await Promise.all([
+    import('@opentelemetry/sdk-trace-node'),
+    import('bullmq-otel'),
+  ]);
+  const exporter = new InMemorySpanExporter();
+  new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] }).register();
+  tracing = { exporter, telemetry: new BullMQOtel({ tracerName: 'peer' }) };
+  return tracing;
+}
+
+// ---------------------------------------------------------------------------------------------------------
 // Commands
 
 function handleOf(name) {
@@ -335,6 +353,7 @@ const commands = {
   create: async ({ kind, handle, name, options = {}, processor, backoff_delays: backoffDelays }) => {
     if (handles.has(handle)) throw new Error(`the name ${handle} is taken`);
     const settings = { connection: defaults.connection, prefix: defaults.prefix, ...decode(options) };
+    if (settings.telemetry) settings.telemetry = (await startTracing()).telemetry;
     let object;
     if (kind === 'Queue') {
       object = new Queue(name, settings);
@@ -420,6 +439,17 @@ const commands = {
     return { undefined: value === undefined, value: value === undefined ? null : value };
   },
 
+  // The spans that have ended since the last reset.
+  spans: async () =>
+    (tracing?.exporter.getFinishedSpans() ?? []).map(span => ({
+      name: span.name,
+      kind: span.kind,
+      traceId: span.spanContext().traceId,
+      spanId: span.spanContext().spanId,
+      parentSpanId: span.parentSpanContext?.spanId ?? null,
+      attributes: span.attributes,
+    })),
+
   open: async ({ handle, jobId, value, error }) => {
     const entry = gate(handle, jobId);
     if (error === undefined || error === null) {
@@ -436,7 +466,11 @@ const commands = {
   },
 
   // Back to the state after start, for the next test. Forced: jobs left behind belong to the test's own prefix.
-  reset: async () => closeAll(true),
+  reset: async () => {
+    const closed = await closeAll(true);
+    tracing?.exporter.reset();
+    return closed;
+  },
 
   quit: async () => closeAll(true),
 };

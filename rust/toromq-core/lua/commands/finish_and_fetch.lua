@@ -31,8 +31,8 @@
     8 limiter_duration  integer  milliseconds, or empty
     9 metrics_points    integer  length of the per-minute series, or empty for none
     10.. jobs           groups of nine: id, token, outcome (completed, failed, retry, delay or wait), value (returnvalue
-                        as JSON, failedReason as text, or empty), stacktrace (JSON or empty), keep ("count:age:limit" or
-                        empty), number (attempts for failed, milliseconds for delay; for wait the milliseconds for which
+                        as JSON, failedReason as text, or empty), stacktrace (JSON or empty, and on a line of its own below
+                        it what is stored as `tm`), keep ("count:age:limit" or empty), number (attempts for failed, milliseconds for delay; for wait the milliseconds for which
                         no job shall start, or empty), flag (retry: "1" for lifo; delay: "1" to count the attempt),
                         before (when sent again: attempts made before, or attempts started for wait and a delay that
                         does not count; else empty)
@@ -104,6 +104,18 @@ local function stands_already(i, code, job, job_key)
     return (tonumber(redis.call('HGET', job_key, 'ats')) or 0) > before or not in_list(active, ARGV[i])
   end
   return (tonumber(job[5]) or 0) > before
+end
+
+-- The stack of a failed attempt, and what the job keeps of the trace it failed in.
+local function write_stack(job_key, stacktrace)
+  local stack_end = string.find(stacktrace, '\n', 1, true)
+  if stack_end then
+    redis.call('HSET', job_key, 'tm', string.sub(stacktrace, stack_end + 1))
+    stacktrace = string.sub(stacktrace, 1, stack_end - 1)
+  end
+  if stacktrace ~= '' then
+    redis.call('HSET', job_key, 'stacktrace', stacktrace)
+  end
 end
 
 if count > 0 then
@@ -250,9 +262,7 @@ if count > 0 then
             redis.call('HSET', job_key, 'atm', made, 'returnvalue', value, 'finishedOn', now_text)
           else
             redis.call('HSET', job_key, 'atm', made, 'failedReason', value, 'finishedOn', now_text)
-            if stacktrace ~= '' then
-              redis.call('HSET', job_key, 'stacktrace', stacktrace)
-            end
+            write_stack(job_key, stacktrace)
             redis.call('HDEL', job_key, 'defa')
           end
         end
@@ -269,9 +279,7 @@ if count > 0 then
         if value ~= '' then
           redis.call('HSET', job_key, 'failedReason', value)
         end
-        if stacktrace ~= '' then
-          redis.call('HSET', job_key, 'stacktrace', stacktrace)
-        end
+        write_stack(job_key, stacktrace)
         if outcome == 'delay' then
           local delay = tonumber(ARGV[i + 6])
           if ARGV[i + 7] ~= '' then

@@ -81,9 +81,13 @@ pub(super) fn describe_end(call: &mut Call, entry: &Entry, again: bool) {
     call.arg(&entry.id)
         .arg(&entry.token)
         .arg(entry.outcome)
-        .arg(&entry.value)
-        .arg(&entry.stack)
-        .arg(&entry.keep)
+        .arg(&entry.value);
+    if entry.trace.is_empty() {
+        call.arg(&entry.stack);
+    } else {
+        call.arg(format!("{}\n{}", entry.stack, entry.trace));
+    }
+    call.arg(&entry.keep)
         .arg(&entry.number)
         .arg(entry.flag)
         .arg(if again {
@@ -248,6 +252,7 @@ fn fail(
         stack,
         unrecoverable,
         delay: None,
+        trace: None,
     };
     entry(shared, id, token, outcome)
 }

@@ -98,6 +98,8 @@ pub enum JobOutcome {
         unrecoverable: bool,
         /// What the user's own backoff strategy said: milliseconds, or -1 for no retry.
         delay: Option<f64>,
+        /// What the job keeps of the trace it failed in.
+        trace: Option<String>,
     },
     /// Back to where it waited, next to run: handed back by a closing worker.
     Wait,

@@ -13,6 +13,8 @@ pub(super) struct Entry {
     pub(super) outcome: &'static str,
     pub(super) value: Vec<u8>,
     pub(super) stack: String,
+    /// What the job keeps of the trace it failed in, or empty.
+    pub(super) trace: String,
     pub(super) keep: String,
     pub(super) number: String,
     pub(super) flag: &'static str,
@@ -36,6 +38,7 @@ impl Entry {
             outcome: if delay.is_some() { "delay" } else { "wait" },
             value: Vec::new(),
             stack: String::new(),
+            trace: String::new(),
             keep: String::new(),
             number: delay.map(|delay| delay.to_string()).unwrap_or_default(),
             flag: "",
@@ -89,8 +92,10 @@ pub(super) fn describe(
             stack,
             unrecoverable,
             delay,
+            trace,
         } => {
             entry.before = record.attempts_made;
+            entry.trace = trace.unwrap_or_default();
             let options = record.options();
             let attempts = options
                 .get("attempts")
@@ -226,6 +231,7 @@ mod tests {
             stack: Some("three".to_owned()),
             unrecoverable,
             delay,
+            trace: None,
         };
         describe(&job(opts, made), &settings(), outcome)
     }
@@ -260,6 +266,7 @@ mod tests {
                 stack: None,
                 unrecoverable: false,
                 delay: None,
+                trace: None,
             };
             let entry = describe(&record, &settings(), outcome);
             assert_eq!(entry.outcome, expected, "begun {started} times");

@@ -1,0 +1,34 @@
+"""docs/tracing.md: its program runs and prints what the page says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from tests.docs.feature_table import ROOT
+
+if TYPE_CHECKING:
+    import redis as redis_py
+
+    from tests.support.redisbox import RedisBox
+
+
+def test_the_program_prints_what_the_page_says(redisbox: RedisBox, redis: redis_py.Redis) -> None:
+    page = (ROOT / "docs" / "tracing.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (promised,) = re.findall(r"```text\n(.*?)```", page, flags=re.DOTALL)
+    redis.flushdb()
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env={**os.environ, "TOROMQ_URL": redisbox.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    redis.flushdb()
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == promised
