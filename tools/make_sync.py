@@ -14,12 +14,13 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "toromq"
 FILES = (
-    "job.py", "queue_getters.py", "queue_limits.py", "queue_metrics.py", "queue.py", "sandbox_job.py",
+    "flow.py", "job.py", "queue_getters.py", "queue_limits.py", "queue_metrics.py", "queue.py", "sandbox_job.py",
     "worker_by_hand.py", "worker.py",
 )  # fmt: skip
 NOTICE = "# Made from ../{name} by tools/make_sync.py; change that one.\n"
 RULES = (
     (r"(?m)^( *)async (def|with|for)\b", r"\1\2"),
+    (r">>> async with", ">>> with"),
     (r"\bawait ", ""),
     (r"asyncio\.wait_for\((.*)\.wait\(\), (.*)\)", r"\1.wait(\2)"),
     (r"\bAsyncListeners\b", "Listeners"),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from toromq._bridge import version as __version__
+from toromq._flow_nodes import FlowJob, FlowQueueOptions, JobNode
 from toromq._run import run
 from toromq._worker_options import Metrics, MetricsTime
 from toromq.connection import Connection
@@ -31,6 +32,7 @@ from toromq.errors import (
     WaitingChildrenError,
     WaitingError,
 )
+from toromq.flow import FlowProducer
 from toromq.job import Job
 from toromq.metrics import MetricsMeta, QueueMetrics
 from toromq.options import (
@@ -66,10 +68,14 @@ __all__ = [
     "Dependencies",
     "DependenciesCount",
     "FailedChildrenError",
+    "FlowJob",
+    "FlowProducer",
+    "FlowQueueOptions",
     "Job",
     "JobCancelledError",
     "JobFailedError",
     "JobLogs",
+    "JobNode",
     "JobNotFoundError",
     "JobNotInStateError",
     "JobOptions",

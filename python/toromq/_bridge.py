@@ -18,6 +18,7 @@ to_json = _native.to_json
 from_json = _native.from_json
 telemetry = _native.telemetry
 NativeConnection = _native.NativeConnection
+NativeFlows = _native.NativeFlows
 NativeQueue = _native.NativeQueue
 NativeWaits = _native.NativeWaits
 NativeWorker = _native.NativeWorker

@@ -3,6 +3,7 @@ from typing import Any, final
 __all__ = [
     "NativeByHand",
     "NativeConnection",
+    "NativeFlows",
     "NativeQueue",
     "NativeWait",
     "NativeWaits",
@@ -107,6 +108,23 @@ class NativeQueue:
     def set_rate_limit(self, port: Port, ticket: int, duration: int | None) -> None: ...
     def get_metrics(self, port: Port, ticket: int, target: str, start: int, last: int) -> None: ...
     def get_rate_limit_ttl(self, port: Port, ticket: int, max: int | None) -> None: ...
+
+@final
+class NativeFlows:
+    def __new__(cls, connection: NativeConnection) -> NativeFlows: ...
+    def add(self, port: Port, ticket: int, queues: list[tuple[str, str]], nodes: list[Any]) -> None: ...
+    def read(
+        self,
+        port: Port,
+        ticket: int,
+        prefix: str,
+        queue: str,
+        id: str,
+        depth: int,
+        children: int,
+        states: bool,
+    ) -> None: ...
+    def wait_until_ready(self, port: Port, ticket: int) -> None: ...
 
 @final
 class NativeWaits:

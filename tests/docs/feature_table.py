@@ -107,6 +107,9 @@ def sections() -> list[Section]:
         _class_section("Queue", toromq.Queue, sync.Queue),
         _class_section("Job", toromq.Job, sync.Job),
         _class_section("Worker", toromq.Worker, sync.Worker),
+        _class_section("FlowProducer", toromq.FlowProducer, sync.FlowProducer),
+        _class_section("FlowJob", toromq.FlowJob, sync.FlowJob),
+        _class_section("JobNode", toromq.JobNode, sync.JobNode),
     ]
     for title, names in (
         ("Job options", JobOptions.__annotations__),

@@ -55,6 +55,16 @@ pub enum Error {
         /// The job's own id, if it had one.
         job_id: Option<String>,
     },
+    /// A flow was not added, because of one of its jobs.
+    #[error("{message}")]
+    FlowRefused {
+        /// Which job, and why.
+        message: String,
+        /// The code.
+        code: Code,
+        /// That job's id.
+        job_id: String,
+    },
     /// Something stored is not what it must be.
     #[error("{0}")]
     Broken(String),

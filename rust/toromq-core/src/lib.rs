@@ -5,6 +5,7 @@ pub mod clock;
 pub mod connection;
 pub mod error;
 pub mod events;
+pub mod flow;
 pub mod job;
 pub mod keys;
 pub mod link;

@@ -49,6 +49,7 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
             of_code(message, *code, job_id)
         }
         Error::NotAdded { code, job_id, .. } => of_code(message, *code, job_id.clone()),
+        Error::FlowRefused { code, job_id, .. } => of_code(message, *code, Some(job_id.clone())),
     }
 }
 
@@ -61,7 +62,7 @@ fn of_code(message: String, code: Code, job_id: Option<String>) -> PyErr {
         Code::JobNotInState => JobNotInStateError::new_err(args),
         Code::PendingChildren => PendingChildrenError::new_err(args),
         Code::ParentMissing => ParentNotFoundError::new_err(args),
-        Code::OtherParent => ParentConflictError::new_err(args),
+        Code::OtherParent | Code::OwnAncestor => ParentConflictError::new_err(args),
         Code::FailedChildren => FailedChildrenError::new_err(args),
         Code::JobScheduled => SchedulerConflictError::new_err(args),
         Code::IdsVoid

@@ -2,6 +2,7 @@
 
 mod connection;
 mod errors;
+mod flow;
 mod json;
 mod pool;
 mod port;
@@ -49,6 +50,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<port::Port>()?;
     module.add_class::<connection::NativeConnection>()?;
     module.add_class::<queue::NativeQueue>()?;
+    module.add_class::<flow::NativeFlows>()?;
     module.add_class::<waits::NativeWaits>()?;
     module.add_class::<waits::NativeWait>()?;
     module.add_class::<worker::NativeWorker>()?;

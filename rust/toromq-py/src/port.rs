@@ -16,6 +16,7 @@ use pyo3::{
 };
 use toromq_core::{
     error::{Error, Result},
+    flow::Node,
     job::JobRecord,
     queue::Added,
     worker::Failed,
@@ -37,6 +38,7 @@ pub(crate) enum Item {
     Numbers(Vec<i64>),
     Job(Option<JobRecord>),
     Jobs(Vec<JobRecord>),
+    Tree(Vec<Node>),
     Held(Vec<Arc<JobRecord>>),
     Logs(Vec<String>, i64),
     Fields(Vec<(String, Vec<u8>)>),
@@ -100,6 +102,15 @@ impl Item {
                 let list = PyList::empty(py);
                 for job in jobs {
                     list.append(record(py, job)?)?;
+                }
+                list.into_py_any(py)
+            }
+            Self::Tree(nodes) => {
+                let list = PyList::empty(py);
+                for node in nodes {
+                    let job = record(py, &node.record)?;
+                    let state = &node.state;
+                    list.append((&node.prefix, &node.queue, state, job, &node.children))?;
                 }
                 list.into_py_any(py)
             }

@@ -158,7 +158,7 @@ operations! {
 
 /// A job to add, as Python gives it.
 #[derive(FromPyObject)]
-struct ToAdd(
+pub(crate) struct ToAdd(
     String,
     String,
     Vec<u8>,
@@ -173,7 +173,7 @@ struct ToAdd(
 
 /// Its deduplication: id, ttl, extend, replace, reschedule, keep last.
 #[derive(FromPyObject)]
-struct Rule(String, i64, bool, bool, bool, bool);
+pub(crate) struct Rule(String, i64, bool, bool, bool, bool);
 
 impl From<Rule> for Deduplication {
     fn from(Rule(id, ttl, extend, replace, reschedule, keep_last): Rule) -> Self {

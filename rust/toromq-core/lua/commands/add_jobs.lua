@@ -39,16 +39,20 @@
 local wait, active, prioritized, delayed, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local marker, meta, events, counter_key, pc = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local base, reserve, wanted_length, version, since = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
--- @include "includes/add_delayed"
--- @include "includes/mark_base"
--- @include "includes/mark_delay"
--- @include "includes/priority_score"
 -- @include "includes/attach_existing"
 -- @include "includes/deduplicate"
+-- @include "includes/gather_new"
+-- @include "includes/mark_delay"
+-- @include "includes/named_values"
+-- @include "includes/new_batch"
+-- @include "includes/parent_of"
+-- @include "includes/push_new"
+-- @include "includes/release_if_done"
+-- @include "includes/store_new"
 -- @include "includes/told_of_jobs"
 
 local q = { base = base, wait = wait, active = active, prioritized = prioritized, delayed = delayed,
-  completed = completed, marker = marker, meta = meta, events = events, pc = pc }
+  completed = completed, marker = marker, meta = meta, events = events, pc = pc, batch = new_batch() }
 local GROUP, FIRST = 11, 6
 
 -- Where the group after the one at `i` begins.
@@ -93,7 +97,7 @@ local function told_of(at, id)
   if ARGV[at + 9] == '' then
     return nil
   end
-  told = told or told_of_jobs(events, since)
+  told = told or told_of_jobs(events, since, 1000)
   return told[id]
 end
 
@@ -107,42 +111,6 @@ local function stored_before(at, job_key)
   return not found.err and found[1] == ARGV[at + 2] and found[2] == ARGV[at + 5]
 end
 
-local waiting_batch = {}
-local lifo_batch = {}
-local prioritized_batch = {}
-local any_waiting, any_delayed = false, false
-
--- Puts the jobs gathered so far where they wait. The two ends of the list don't see each other, so each end's order is
--- that of the jobs given.
-local function push()
-  if #waiting_batch > 0 then
-    redis.call('LPUSH', wait, unpack(waiting_batch))
-    waiting_batch = {}
-  end
-  if #lifo_batch > 0 then
-    redis.call('RPUSH', wait, unpack(lifo_batch))
-    lifo_batch = {}
-  end
-  if #prioritized_batch > 0 then
-    local count = #prioritized_batch / 2
-    local place = redis.call('INCRBY', pc, count) - count
-    for n = 1, #prioritized_batch, 2 do
-      place = place + 1
-      prioritized_batch[n] = priority_score(prioritized_batch[n], place)
-    end
-    redis.call('ZADD', prioritized, unpack(prioritized_batch))
-    prioritized_batch = {}
-  end
-  if any_waiting then
-    mark_base(q)
-    any_waiting = false
-  end
-  if any_delayed then
-    mark_delay(q)
-    any_delayed = false
-  end
-end
-
 -- What comes with few jobs: a parent, a deduplication id. Returns what to reply instead of storing the job, or nil.
 local function refused(at, id, exists, more)
   if exists then
@@ -150,18 +118,22 @@ local function refused(at, id, exists, more)
       return nil
     end
     -- A parent that this releases queues behind the jobs before this one.
-    push()
-    local code = attach_existing(q, id, more.parent_key, more.parent, tonumber(ARGV[at + 5]))
-    return code ~= 0 and code or nil
+    push_new(q)
+    local code, completed = attach_existing(q, id, more.parent_key, more.parent)
+    if completed then
+      local _, parent_id, pq = parent_of(more.parent_key, more.parent)
+      release_if_done(pq, parent_id, tonumber(ARGV[at + 5]))
+    end
+    return code
   end
   if more.deduplication_id then
-    if more.replace and any_delayed then
+    if more.replace and q.batch.any_delayed then
       -- The marker must not forget when a job that is about to be replaced was due.
       mark_delay(q)
     end
     local owner, event, rescheduled = deduplicate(q, more, { id = id, name = ARGV[at + 2], data = ARGV[at + 3],
       opts = ARGV[at + 4], timestamp = tonumber(ARGV[at + 5]), delay = ARGV[at + 6] }, max_length)
-    any_delayed = any_delayed or rescheduled
+    q.batch.any_delayed = q.batch.any_delayed or rescheduled
     reply[2] = event or reply[2]
     if owner then
       return owner
@@ -182,10 +154,7 @@ while i <= #ARGV do
   local job_key = base .. id
   local more = nil
   if ARGV[i + 10] ~= '' then
-    more = {}
-    for at = i + GROUP, following(i) - 1, 2 do
-      more[ARGV[at]] = ARGV[at + 1]
-    end
+    more = named_values(ARGV, i + GROUP, following(i))
   end
 
   local answer = nil
@@ -218,37 +187,13 @@ while i <= #ARGV do
   reply[#reply + 1] = answer or id
 
   if not answer then
-    local name, timestamp = ARGV[i + 2], ARGV[i + 5]
-    local delay, priority = tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7])
-    redis.call('HSET', job_key, 'name', name, 'data', ARGV[i + 3], 'opts', ARGV[i + 4], 'timestamp', timestamp,
-      'delay', ARGV[i + 6], 'priority', ARGV[i + 7])
-    if more and more.parent_key then
-      redis.call('HSET', job_key, 'parentKey', more.parent_key, 'parent', more.parent)
-    end
-    if more and more.deduplication_id then
-      redis.call('HSET', job_key, 'deid', more.deduplication_id)
-    end
-    reply[2] = redis.call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
-    if delay > 0 then
-      add_delayed(q, id, tonumber(timestamp) + delay, max_length)
-      any_delayed = true
-    else
-      if priority > 0 then
-        prioritized_batch[#prioritized_batch + 1] = priority
-        prioritized_batch[#prioritized_batch + 1] = id
-      elseif ARGV[i + 8] ~= '' then
-        lifo_batch[#lifo_batch + 1] = id
-      else
-        waiting_batch[#waiting_batch + 1] = id
-      end
-      redis.call('XADD', events, 'MAXLEN', '~', max_length, '*', 'event', 'waiting', 'jobId', id)
-      any_waiting = true
-    end
+    reply[2] = store_new(q, id, ARGV, i + 2, more)
+    gather_new(q, id, tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7]), ARGV[i + 8], max_length)
   end
   i = following(i)
 end
 
-push()
+push_new(q)
 if reserve > 0 then
   reply[1] = redis.call('INCRBY', counter_key, reserve)
 end

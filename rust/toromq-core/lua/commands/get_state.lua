@@ -21,21 +21,7 @@ local completed, failed, delayed, prioritized = KEYS[1], KEYS[2], KEYS[3], KEYS[
 local active, wait, paused, waiting_children = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local job_id = ARGV[1]
 
--- @include "includes/in_list"
+-- @include "includes/state_of"
 
-if redis.call('ZSCORE', completed, job_id) then
-  return 'completed'
-elseif redis.call('ZSCORE', failed, job_id) then
-  return 'failed'
-elseif redis.call('ZSCORE', delayed, job_id) then
-  return 'delayed'
-elseif redis.call('ZSCORE', prioritized, job_id) then
-  return 'prioritized'
-elseif in_list(active, job_id) then
-  return 'active'
-elseif in_list(wait, job_id) or in_list(paused, job_id) then
-  return 'waiting'
-elseif redis.call('ZSCORE', waiting_children, job_id) then
-  return 'waiting-children'
-end
-return 'unknown'
+return state_of({ completed = completed, failed = failed, delayed = delayed, prioritized = prioritized, active = active,
+  wait = wait, paused = paused, waiting_children = waiting_children }, job_id)

@@ -1,11 +1,10 @@
--- @include "includes/parent_of"
--- @include "includes/release_if_done"
 --[[
-  attach_existing: make a job that is there already the child of a parent. Returns 0 or a code.
+  attach_existing: make a job that is there already the child of a parent. Returns nil, or a code; and whether it has
+  completed, so that the parent may be done with.
 
   Its result counts for the new parent where it has completed; in every other state, failed too, the parent waits for it.
 ]]
-local function attach_existing(q, id, parent_key, parent_json, now)
+local function attach_existing(q, id, parent_key, parent_json)
   local job_key = q.base .. id
   local old = redis.pcall('HGET', job_key, 'parentKey')
   if type(old) == 'table' then
@@ -14,13 +13,12 @@ local function attach_existing(q, id, parent_key, parent_json, now)
   if old and old ~= parent_key and redis.call('EXISTS', old) == 1 then
     return CODE.OTHER_PARENT
   end
-  if redis.call('ZSCORE', q.completed, id) then
+  local completed = redis.call('ZSCORE', q.completed, id)
+  if completed then
     redis.call('HSET', parent_key .. ':processed', job_key, redis.call('HGET', job_key, 'returnvalue') or 'null')
-    local _, parent_id, pq = parent_of(parent_key, parent_json)
-    release_if_done(pq, parent_id, now)
   else
     redis.call('SADD', parent_key .. ':dependencies', job_key)
   end
   redis.call('HSET', job_key, 'parentKey', parent_key, 'parent', parent_json)
-  return 0
+  return nil, completed
 end

@@ -7,14 +7,17 @@ local function queue_keys(base)
   return {
     base = base,
     wait = base .. 'wait',
+    paused = base .. 'paused',
     active = base .. 'active',
     prioritized = base .. 'prioritized',
     delayed = base .. 'delayed',
     waiting_children = base .. 'waiting-children',
+    completed = base .. 'completed',
     failed = base .. 'failed',
     marker = base .. 'marker',
     meta = base .. 'meta',
     events = base .. 'events',
+    id = base .. 'id',
     pc = base .. 'pc',
   }
 end

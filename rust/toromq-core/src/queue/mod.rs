@@ -24,6 +24,7 @@ use tokio::{sync::mpsc, time::Instant};
 pub use deduplication::Deduplication;
 pub use jobs::RetryOptions;
 pub use metrics::Series;
+pub(crate) use producer::Seen;
 pub use producer::{Added, NewJob, Parent};
 
 use crate::{
@@ -36,8 +37,8 @@ use crate::{
 use producer::{Producer, Request};
 
 // Between tries: short enough for a server that only restarts, long enough not to burden one that struggles.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// One queue, for producing and looking.
 #[derive(Debug)]
@@ -126,7 +127,7 @@ impl Queue {
 
 /// Tries again while Redis can't be reached, until the timeout has passed. With `worst` not done, only what is known not
 /// to have been done is tried again.
-async fn repeat<F: Future<Output = Result<Value>>>(
+pub(crate) async fn repeat<F: Future<Output = Result<Value>>>(
     timeout: Duration,
     worst: Outcome,
     once: impl Fn() -> F,

@@ -63,16 +63,25 @@ pub struct Added {
 impl NewJob {
     /// The job as the script takes it.
     fn put(&self, call: &mut Call, number: i64, again: bool) {
-        call.number(number)
-            .arg(&self.id)
-            .arg(&self.name)
+        call.number(number).arg(&self.id);
+        self.put_content(call);
+        call.arg(if again { "1" } else { "" });
+        self.put_more(call);
+    }
+
+    /// What every job has.
+    pub(crate) fn put_content(&self, call: &mut Call) {
+        call.arg(&self.name)
             .arg(&self.data)
             .arg(&self.opts)
             .number(self.timestamp)
             .number(self.delay)
             .number(self.priority)
-            .arg(if self.lifo { "1" } else { "" })
-            .arg(if again { "1" } else { "" });
+            .arg(if self.lifo { "1" } else { "" });
+    }
+
+    /// What few jobs have.
+    pub(crate) fn put_more(&self, call: &mut Call) {
         if self.deduplication.is_none() && self.parent.is_none() {
             call.arg("");
             return;
@@ -178,8 +187,8 @@ pub(super) struct Producer {
 }
 
 /// An event, and when we had heard of it.
-#[derive(Debug)]
-struct Seen {
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
     id: String,
     at: Instant,
 }
@@ -189,11 +198,15 @@ const CLOCK_SLACK_MS: u128 = 500;
 const CLOCK_DRIFT: u128 = 1000;
 
 impl Seen {
+    pub(crate) fn new(id: String, at: Instant) -> Self {
+        Self { id, at }
+    }
+
     /// The id of an event from before `moment`, and little before it.
     ///
     /// Ids begin with the server's time in milliseconds. As much time as has passed for us since we heard of this event
     /// has passed for the server at least.
-    fn before(&self, moment: Instant) -> String {
+    pub(crate) fn before(&self, moment: Instant) -> String {
         let passed = moment.saturating_duration_since(self.at).as_millis();
         let passed = passed.saturating_sub(CLOCK_SLACK_MS + passed / CLOCK_DRIFT);
         let time = self
