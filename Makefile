@@ -31,7 +31,7 @@ lint: $(BIN)/.ready ## check formats, lints, types, and what is generated
 
 test: build ## run every test
 	cargo test --workspace --quiet
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal
 
 bench: build ## measure beside Node BullMQ and the bullmq package
 	$(BIN)/python -m bench

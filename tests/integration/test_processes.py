@@ -111,7 +111,7 @@ _CLEAN_ENDS = (
 
 
 class TestExit:
-    @pytest.mark.timeout(300)
+    @pytest.mark.timeout(600)
     def test_a_thousand_processes_that_add_and_exit_do_so_cleanly(
         self, redisbox: RedisBox, redis: redis_package.Redis, prefix: str
     ) -> None:
