@@ -14,8 +14,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "toromq"
 FILES = (
-    "flow.py", "job.py", "queue_getters.py", "queue_limits.py", "queue_metrics.py", "queue.py", "sandbox_job.py",
-    "worker_by_hand.py", "worker.py",
+    "flow.py", "job.py", "queue_getters.py", "queue_limits.py", "queue_metrics.py", "queue_schedulers.py", "queue.py",
+    "sandbox_job.py", "worker_by_hand.py", "worker.py",
 )  # fmt: skip
 NOTICE = "# Made from ../{name} by tools/make_sync.py; change that one.\n"
 RULES = (

@@ -55,6 +55,7 @@ from toromq.options import (
 )
 from toromq.queue import Queue
 from toromq.sandbox_job import SandboxJob
+from toromq.schedulers import JobScheduler, JobSchedulerTemplate
 from toromq.worker import Worker
 
 __all__ = [
@@ -79,6 +80,8 @@ __all__ = [
     "JobNotFoundError",
     "JobNotInStateError",
     "JobOptions",
+    "JobScheduler",
+    "JobSchedulerTemplate",
     "JobState",
     "JobTimeoutError",
     "KeepJobs",

@@ -402,9 +402,12 @@ class Job(JobFields[DataT, ResultT]):
 
 def by_hand(worker: Any, hand: NativeByHand, stored: Any) -> Job[Any, Any] | None:
     """A job that its user finishes without a worker's loop."""
-    if stored is None:
+    record, reported = stored
+    for error in reported:
+        worker._tell("error", error)
+    if record is None:
         return None
-    job: Job[Any, Any] = Job(worker._queue, stored)
+    job: Job[Any, Any] = Job(worker._queue, record)
     job._hand, job._worker = hand, worker
     return job
 

@@ -50,12 +50,13 @@ from toromq.options import (
 from toromq.sync.job import Job
 from toromq.sync.queue_limits import QueueLimits
 from toromq.sync.queue_metrics import QueueFigures
+from toromq.sync.queue_schedulers import QueueSchedulers
 
 if TYPE_CHECKING:
     from toromq.telemetry import Span
 
 
-class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT]):
+class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT], QueueSchedulers[DataT, ResultT]):
     """A named set of jobs in Redis. Making one has no side effect; the first operation connects.
 
     Args:

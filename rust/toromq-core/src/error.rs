@@ -65,6 +65,16 @@ pub enum Error {
         /// That job's id.
         job_id: String,
     },
+    /// A job scheduler could not be set up, or not go on.
+    #[error("{operation} of job scheduler {scheduler}: {}", code.meaning())]
+    Scheduler {
+        /// What was asked.
+        operation: &'static str,
+        /// Its id.
+        scheduler: String,
+        /// The code.
+        code: Code,
+    },
     /// Something stored is not what it must be.
     #[error("{0}")]
     Broken(String),
@@ -74,6 +84,20 @@ pub enum Error {
     /// The queue was closed while this job was waited for.
     #[error("the queue was closed while job {0} was waited for; the job goes on")]
     Abandoned(String),
+}
+
+impl Error {
+    /// Whether the same may work a little later without anybody's help.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Connection { .. }
+                | Self::Server {
+                    transient: true,
+                    ..
+                }
+        )
+    }
 }
 
 fn of_job(id: &str) -> String {

@@ -44,6 +44,12 @@ impl QueueKeys {
         format!("{}{id}", self.base)
     }
 
+    /// The record of a job scheduler.
+    #[must_use]
+    pub fn scheduler(&self, id: &str) -> String {
+        format!("{}repeat:{id}", self.base)
+    }
+
     /// Who owns a deduplication id.
     #[must_use]
     pub fn deduplication(&self, id: &str) -> String {
@@ -114,6 +120,7 @@ mod tests {
         assert_eq!(keys.of("metrics_failed"), "bull:w:metrics:failed");
         assert_eq!(keys.job("7"), "bull:w:7");
         assert_eq!(keys.deduplication("d"), "bull:w:de:d");
+        assert_eq!(keys.scheduler("a:b"), "bull:w:repeat:a:b");
         assert_eq!(keys.worker_client_name("w-1"), "bull:dw==:w:w-1");
         assert_eq!(keys.events_client_name(), "bull:dw==:qe");
     }

@@ -10,6 +10,7 @@ pub mod job;
 pub mod keys;
 pub mod link;
 pub mod queue;
+pub mod repeat;
 pub mod scripts;
 pub mod telemetry;
 pub mod waits;

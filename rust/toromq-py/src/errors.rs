@@ -48,6 +48,7 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
             let job_id = Some(job_id.clone()).filter(|id| !id.is_empty());
             of_code(message, *code, job_id)
         }
+        Error::Scheduler { code, .. } => of_code(message, *code, None),
         Error::NotAdded { code, job_id, .. } => of_code(message, *code, job_id.clone()),
         Error::FlowRefused { code, job_id, .. } => of_code(message, *code, Some(job_id.clone())),
     }
@@ -64,11 +65,14 @@ fn of_code(message: String, code: Code, job_id: Option<String>) -> PyErr {
         Code::ParentMissing => ParentNotFoundError::new_err(args),
         Code::OtherParent | Code::OwnAncestor => ParentConflictError::new_err(args),
         Code::FailedChildren => FailedChildrenError::new_err(args),
-        Code::JobScheduled => SchedulerConflictError::new_err(args),
+        Code::JobScheduled | Code::SchedulerCollision | Code::SchedulerBusy => {
+            SchedulerConflictError::new_err(args)
+        }
         Code::IdsVoid
         | Code::JobCorrupt
         | Code::QueueNotPaused
         | Code::ActiveJobs
-        | Code::KeyCorrupt => ScriptError::new_err(args),
+        | Code::KeyCorrupt
+        | Code::SchedulerLegacy => ScriptError::new_err(args),
     }
 }

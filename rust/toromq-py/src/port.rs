@@ -18,7 +18,7 @@ use toromq_core::{
     error::{Error, Result},
     flow::Node,
     job::JobRecord,
-    queue::Added,
+    queue::{Added, Scheduler},
     worker::Failed,
 };
 
@@ -39,6 +39,9 @@ pub(crate) enum Item {
     Job(Option<JobRecord>),
     Jobs(Vec<JobRecord>),
     Tree(Vec<Node>),
+    Schedulers(Vec<Scheduler>),
+    /// A job that was fetched by hand, and what went wrong on the way.
+    Fetched(Option<JobRecord>, Vec<Error>),
     Held(Vec<Arc<JobRecord>>),
     Logs(Vec<String>, i64),
     Fields(Vec<(String, Vec<u8>)>),
@@ -98,6 +101,19 @@ impl Item {
             Self::Job(job) => job
                 .as_ref()
                 .map_or_else(|| Ok(py.None()), |job| record(py, job)),
+            Self::Fetched(job, reported) => {
+                let job = job.as_ref().map(|job| record(py, job)).transpose()?;
+                let reported: Vec<PyErr> = reported.iter().map(to_python).collect();
+                let errors = reported.into_iter().map(|error| error.into_value(py));
+                (job, PyList::new(py, errors)?).into_py_any(py)
+            }
+            Self::Schedulers(schedulers) => {
+                let list = PyList::empty(py);
+                for (id, due, record) in schedulers {
+                    list.append((id, due, dict_of_bytes(py, record)?))?;
+                }
+                list.into_py_any(py)
+            }
             Self::Jobs(jobs) => {
                 let list = PyList::empty(py);
                 for job in jobs {

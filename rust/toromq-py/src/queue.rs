@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use toromq_core::{
     error::Result,
     keys::QueueKeys,
-    queue::{Deduplication, NewJob, Parent, Queue, RetryOptions, Series},
+    queue::{Deduplication, NewJob, NewScheduler, Parent, Queue, RetryOptions, Series, When},
     worker::Run,
 };
 
@@ -144,6 +144,15 @@ operations! {
     extend_locks(runs: Vec<LockedJob>, duration: u64)
         = |queue| queue.extend_locks(&runs.into_iter().map(Run::from).collect::<Vec<_>>(), duration) => ids;
 
+    upsert_job_scheduler(scheduler: ToUpsert)
+        = |queue| queue.upsert_job_scheduler(&scheduler.into()) => Item::Job;
+    get_job_scheduler(id: String)
+        = |queue| queue.get_job_scheduler(&id) => |found| Item::Schedulers(found.into_iter().collect());
+    get_job_schedulers(start: i64, last: i64, asc: bool)
+        = |queue| queue.get_job_schedulers(start, last, asc) => Item::Schedulers;
+    get_job_schedulers_count() = |queue| queue.get_job_schedulers_count() => Item::Number;
+    remove_job_scheduler(id: String) = |queue| queue.remove_job_scheduler(&id) => Item::Flag;
+
     set_global_concurrency(concurrency: Option<u64>) = |queue| queue.set_global_concurrency(concurrency) => nothing;
     get_global_concurrency() = |queue| queue.get_global_concurrency() => |most| Item::Numbers(most.into_iter().collect());
     is_maxed() = |queue| queue.is_maxed() => Item::Flag;
@@ -174,6 +183,57 @@ pub(crate) struct ToAdd(
 /// Its deduplication: id, ttl, extend, replace, reschedule, keep last.
 #[derive(FromPyObject)]
 pub(crate) struct Rule(String, i64, bool, bool, bool, bool);
+
+/// A job scheduler, as Python gives it: id, when, start date, end date, limit; name, data, options, priority and lifo of
+/// its jobs.
+#[derive(FromPyObject)]
+struct ToUpsert(
+    String,
+    Timing,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    String,
+    Vec<u8>,
+    Vec<u8>,
+    i64,
+    bool,
+);
+
+/// Interval and offset; or pattern, zone, hash seed and whether it begins at once.
+#[derive(FromPyObject)]
+enum Timing {
+    Every(i64, Option<i64>),
+    Pattern(String, String, Option<String>, bool),
+}
+
+impl From<ToUpsert> for NewScheduler {
+    fn from(
+        ToUpsert(id, when, start_date, end_date, limit, name, data, opts, priority, lifo): ToUpsert,
+    ) -> Self {
+        let when = match when {
+            Timing::Every(interval, offset) => When::Every { interval, offset },
+            Timing::Pattern(pattern, tz, hash_seed, immediately) => When::Pattern {
+                pattern,
+                tz,
+                hash_seed,
+                immediately,
+            },
+        };
+        Self {
+            id,
+            when,
+            start_date,
+            end_date,
+            limit,
+            name,
+            data,
+            opts,
+            priority,
+            lifo,
+        }
+    }
+}
 
 impl From<Rule> for Deduplication {
     fn from(Rule(id, ttl, extend, replace, reschedule, keep_last): Rule) -> Self {

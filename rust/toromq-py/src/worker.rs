@@ -518,7 +518,9 @@ impl NativeByHand {
     fn fetch(&self, port: &Port, ticket: u64, token: String, block: bool) -> PyResult<()> {
         let hand = Arc::clone(&self.hand);
         let fetched = async move { hand.fetch(&token, block).await };
-        answer(port, ticket, fetched, Item::Job)
+        answer(port, ticket, fetched, |(job, reported)| {
+            Item::Fetched(job, reported)
+        })
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -159,6 +159,11 @@ class Queue:
         """Stores a job hash and nothing else."""
         self.put(suffix, stored(**fields))
 
+    def store_completed(self, suffix: str) -> None:
+        """Stores a job that has run."""
+        self.store(suffix, atm=1, ats=1, returnvalue="1", finishedOn=NOW)
+        self.redis.zadd(self.key("completed"), {suffix: NOW})
+
     def put(self, suffix: str, fields: Mapping[str, Any]) -> None:
         """Writes fields of a hash; none of them is no call."""
         if fields:

@@ -48,6 +48,7 @@ local base, reserve, wanted_length, version, since = ARGV[1], tonumber(ARGV[2]),
 -- @include "includes/parent_of"
 -- @include "includes/push_new"
 -- @include "includes/release_if_done"
+-- @include "includes/settle_meta"
 -- @include "includes/store_new"
 -- @include "includes/told_of_jobs"
 
@@ -76,17 +77,7 @@ if (tonumber(redis.call('GET', counter_key)) or 0) < highest then
   return CODE.IDS_VOID
 end
 
-local stored_settings = redis.call('HMGET', meta, 'opts.maxLenEvents', 'version')
-local max_length = stored_settings[1] or '10000'
-if wanted_length ~= '' then
-  max_length = wanted_length
-end
-if stored_settings[1] ~= max_length then
-  redis.call('HSET', meta, 'opts.maxLenEvents', max_length)
-end
-if version ~= '' and not stored_settings[2] then
-  redis.call('HSET', meta, 'version', version)
-end
+local max_length = settle_meta(meta, wanted_length, version)
 
 local some_taken = #own_keys > 0 and redis.call('EXISTS', unpack(own_keys)) > 0
 local reply = { 0, '' }

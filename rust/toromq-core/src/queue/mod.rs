@@ -7,6 +7,7 @@ mod jobs;
 mod limits;
 mod metrics;
 mod producer;
+mod schedulers;
 mod stream;
 
 use std::{
@@ -26,6 +27,7 @@ pub use jobs::RetryOptions;
 pub use metrics::Series;
 pub(crate) use producer::Seen;
 pub use producer::{Added, NewJob, Parent};
+pub use schedulers::{NewScheduler, Scheduler, When};
 
 use crate::{
     error::{Error, Outcome, Result},
@@ -47,6 +49,8 @@ pub struct Queue {
     link: Arc<Link>,
     requests: mpsc::UnboundedSender<Request>,
     timeout: Duration,
+    /// What to write into the queue's settings: our version, and how many events to keep; either may be empty.
+    settings: (String, String),
 }
 
 impl Queue {
@@ -55,6 +59,8 @@ impl Queue {
     #[must_use]
     pub fn new(link: Arc<Link>, keys: QueueKeys, version: String, max_events: Option<u64>) -> Self {
         let (requests, incoming) = mpsc::unbounded_channel();
+        let length = max_events.map_or_else(String::new, |length| length.to_string());
+        let settings = (version.clone(), length);
         let producer = Producer::new(keys.clone(), Arc::clone(&link), version, max_events);
         tokio::spawn(producer.run(incoming));
         Self {
@@ -62,6 +68,7 @@ impl Queue {
             timeout: link.command_timeout(),
             link,
             requests,
+            settings,
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     exchange::{entry, exchange, recover},
     lock_manager, marker,
     outcome::Entry,
-    stalled_checker,
+    schedulers, stalled_checker,
 };
 pub(super) use crate::link::Backoff;
 use crate::{clock::wall_ms, link::Link};
@@ -73,6 +73,9 @@ pub(super) async fn run(
         let level = *shared.closing.borrow();
         while let Ok((id, token, outcome)) = outcomes.try_recv() {
             pending.extend(entry(&shared, &id, &token, outcome));
+        }
+        if level >= Closing::HandingBack {
+            pending.extend(schedulers::withdraw(&shared));
         }
         let held = shared.busy();
         let done = held == 0 || level == Closing::Now;

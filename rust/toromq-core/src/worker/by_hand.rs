@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
@@ -10,6 +11,7 @@ use super::{
     marker,
     moves::persist,
     outcome::describe,
+    schedulers,
     stalled_checker::check_stalled,
 };
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
     error::{Error, Result},
     job::JobRecord,
     keys::QueueKeys,
-    link::{Link, integer, items},
+    link::{Backoff, Link, integer, items},
     scripts::Code,
     telemetry::{self, Activity, CountingSink},
 };
@@ -77,18 +79,48 @@ impl ByHand {
         self.checking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes one job active under `token`; with `block`, waits up to the drain delay for one.
+    /// Makes one job active under `token`; with `block`, waits up to the drain delay for one. The job after one of a job
+    /// scheduler is made; what stood in the way of that comes along.
     ///
     /// # Errors
     ///
     /// As [`Link::call`].
-    pub async fn fetch(&self, token: &str, block: bool) -> Result<Option<JobRecord>> {
-        let found = self.fetch_now(token).await?;
-        if found.is_some() || !block {
-            return Ok(found);
+    pub async fn fetch(&self, token: &str, block: bool) -> Result<(Option<JobRecord>, Vec<Error>)> {
+        let mut found = self.fetch_now(token).await?;
+        if found.is_none() && block {
+            marker::wait(&self.blocking, &self.keys, self.settings.drain_delay).await?;
+            found = self.fetch_now(token).await?;
         }
-        marker::wait(&self.blocking, &self.keys, self.settings.drain_delay).await?;
-        self.fetch_now(token).await
+        let Some(job) = found else {
+            return Ok((None, Vec::new()));
+        };
+        let job = Arc::new(job);
+        let reported = self.advance(&job).await?;
+        Ok((Some(Arc::unwrap_or_clone(job)), reported))
+    }
+
+    async fn advance(&self, job: &Arc<JobRecord>) -> Result<Vec<Error>> {
+        let mut reported = Vec::new();
+        if schedulers::scheduler_of(job).is_none() {
+            return Ok(reported);
+        }
+        let jobs = std::slice::from_ref(job);
+        let deadline = Instant::now() + self.link.command_timeout();
+        let mut backoff = Backoff::new(500);
+        loop {
+            match schedulers::iterate(&self.link, &self.keys, jobs, &mut reported).await {
+                Err(error) if error.may_pass() && Instant::now() < deadline => {
+                    reported.clear();
+                    backoff.pause().await;
+                    continue;
+                }
+                // Not run, it is found by the stalled check, and whoever runs it then makes the next one.
+                Err(error) if error.may_pass() => return Err(error),
+                Err(error) => reported.push(schedulers::not_made(job, &error)),
+                Ok(()) => {}
+            }
+            return Ok(reported);
+        }
     }
 
     async fn fetch_now(&self, token: &str) -> Result<Option<JobRecord>> {

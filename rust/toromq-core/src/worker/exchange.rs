@@ -9,6 +9,7 @@ use super::{
     Failed, Held, JobOutcome, Shared, WorkerSettings,
     actor::{Backoff, LAST_TRY},
     outcome::{Entry, describe},
+    schedulers::{advance, scheduler_of},
 };
 use crate::{
     error::{Error, Result},
@@ -98,7 +99,7 @@ pub(super) fn describe_end(call: &mut Call, entry: &Entry, again: bool) {
 }
 
 pub(super) async fn exchange(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     batch: &[Entry],
     want: usize,
     now: i64,
@@ -129,7 +130,7 @@ pub(super) fn fetched_job(job: Value, token: &str) -> Option<JobRecord> {
 }
 
 fn take_reply(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     batch: &[Entry],
     token: &str,
     reply: Value,
@@ -178,9 +179,14 @@ fn take_reply(
 }
 
 /// Holds jobs and hands them on; gives what to write for those that must not be run.
-fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant) -> Vec<Entry> {
+fn accept(
+    shared: &Arc<Shared>,
+    jobs: impl Iterator<Item = JobRecord>,
+    sent: Instant,
+) -> Vec<Entry> {
     let mut runnable = Vec::new();
     let mut refused = Vec::new();
+    let mut scheduled = Vec::new();
     let mut lost = Vec::new();
     // Nobody will run what a call under way at the close still brings.
     let hand_back = shared.hands_back();
@@ -191,6 +197,7 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
         for record in jobs {
             given_up.remove(&record.id);
             let record = Arc::new(record);
+            let waits = !hand_back && scheduler_of(&record).is_some();
             let job = Held {
                 record: Arc::clone(&record),
                 since: now,
@@ -198,15 +205,21 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
                 expires: sent + Duration::from_millis(shared.settings.lock_duration),
                 lost: false,
                 finishing: false,
+                waits,
             };
             if let Some(earlier) = held.insert(record.id.clone(), job)
                 && !earlier.finishing
+                && !earlier.waits
             {
                 // Its lock ran out unnoticed, and its processor is still at it, in a slot of its own.
                 shared.leave(&earlier.record);
                 if !earlier.lost {
                     lost.push(earlier.record);
                 }
+            }
+            if waits {
+                scheduled.push(record);
+                continue;
             }
             match record
                 .refusal()
@@ -222,6 +235,10 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
     if !runnable.is_empty() {
         shared.sink.jobs(runnable);
     }
+    if !scheduled.is_empty() {
+        // Beside the loop, so that no other job waits for it.
+        tokio::spawn(advance(Arc::clone(shared), scheduled));
+    }
     refused
         .into_iter()
         // What is handed back last runs first.
@@ -233,7 +250,7 @@ fn accept(shared: &Shared, jobs: impl Iterator<Item = JobRecord>, sent: Instant)
         .collect()
 }
 
-fn begins_too_often(shared: &Shared, record: &JobRecord) -> Option<String> {
+pub(super) fn begins_too_often(shared: &Shared, record: &JobRecord) -> Option<String> {
     let most = shared.settings.max_started_attempts?;
     // The words of every client of this wire.
     (record.attempts_started > most).then(|| "job started more than allowable limit".to_owned())
@@ -339,7 +356,7 @@ fn settle(shared: &Shared, entry: &Entry, code: i64, now: i64) -> Option<Entry> 
 /// After a lost reply: writes the batch again, looking first at what already stands, then adopts what the lost call
 /// may have fetched. Tries for ever unless the worker closes.
 pub(super) async fn recover(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     batch: Vec<Entry>,
     // When the batch was first sent: by that time a finish that went through is recognised.
     now: i64,
@@ -402,7 +419,7 @@ pub(super) async fn recover(
 }
 
 /// Holds the jobs that a lost call may have made active for us.
-async fn adopt(shared: &Shared) -> Result<Vec<Entry>> {
+async fn adopt(shared: &Arc<Shared>) -> Result<Vec<Entry>> {
     let sent = Instant::now();
     let mut call = Call::new(&scripts::ADOPT_JOBS, &shared.keys);
     call.arg(shared.keys.base())

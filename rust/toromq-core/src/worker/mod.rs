@@ -9,6 +9,7 @@ mod lock_manager;
 mod marker;
 mod moves;
 mod outcome;
+mod schedulers;
 mod stalled_checker;
 
 use std::{
@@ -165,6 +166,8 @@ struct Held {
     expires: Instant,
     lost: bool,
     finishing: bool,
+    /// Whether nobody was told of it yet, because its job scheduler must make the next job first.
+    waits: bool,
 }
 
 /// How far a run is from its job.
@@ -200,6 +203,8 @@ struct Shared {
     token: String,
     exchanges: AtomicU64,
     activity: Arc<Activity>,
+    /// For what ends without a processor.
+    finished: mpsc::UnboundedSender<Finished>,
 }
 
 /// How far a worker is on its way to its end.
@@ -225,7 +230,19 @@ impl Shared {
     /// Says that locks are gone. Not to be called while `held` is locked.
     fn lose(&self, lost: Vec<Arc<JobRecord>>) {
         for record in lost {
-            if self.sink.lock_lost(Arc::clone(&record)) {
+            let unknown = match self.held().entry(record.id.clone()) {
+                Entry::Occupied(job) if job.get().record.token == record.token => {
+                    let waits = job.get().waits;
+                    if waits {
+                        job.remove();
+                    }
+                    waits
+                }
+                _ => false,
+            };
+            if unknown {
+                self.wake.notify_one();
+            } else if self.sink.lock_lost(Arc::clone(&record)) {
                 if let Entry::Occupied(job) = self.held().entry(record.id.clone())
                     && job.get().record.token == record.token
                 {
@@ -236,6 +253,14 @@ impl Shared {
                 self.wake.notify_one();
             }
         }
+    }
+
+    /// Says what became of a job that no processor has begun.
+    fn end(&self, record: &JobRecord, outcome: JobOutcome) {
+        // Nobody listens after the close; the job's lock runs out and another worker takes it.
+        let _ = self
+            .finished
+            .send((record.id.clone(), record.token.clone(), outcome));
     }
 
     /// Keeps the slot of a run whose job is not ours any more, until its processor ends.
@@ -318,6 +343,7 @@ impl Worker {
             sink,
             token: uuid::Uuid::new_v4().to_string(),
             exchanges: AtomicU64::new(0),
+            finished: finished.clone(),
             settings,
             keys,
         });
