@@ -45,6 +45,8 @@ class Row:
     used_as: str = "reading"
     alone: str | None = None
     across: str | None = None
+    # Why no other client can see it.
+    unseen: str | None = None
 
 
 @dataclass
@@ -66,6 +68,12 @@ def theirs_of(title: str) -> dict[str, str]:
     renamed: Mapping[str, str] = stated.get("renamed", {})
     absent: Mapping[str, str] = stated.get("absent", {})
     return {renamed.get(name, snake_case(name)): name for name in stated.get("names", "").split() if name not in absent}
+
+
+def unseen_of(title: str) -> dict[str, str]:
+    """Our names of a section that no other client can see anything of, and why."""
+    reasons: Mapping[str, str] = SURFACE.get(title, {}).get("unseen", {})
+    return {name: why for why, names in reasons.items() for name in names.split()}
 
 
 def _members(kind: type[Any]) -> Iterator[str]:
@@ -199,7 +207,9 @@ def with_tests() -> list[Section]:
     """Every public name, with a test of it alone and one across clients where there is one."""
     made = sections()
     for section in made:
+        unseen = unseen_of(section.title)
         for row in section.rows:
+            row.unseen = unseen.get(row.ours)
             row.alone = _best(_uses(_ALONE).get((row.used_as, row.ours), []), row.ours)
             row.across = _best(_uses(_ACROSS).get((row.used_as, row.ours), []), row.ours)
     return made
@@ -218,15 +228,17 @@ def render() -> str:
         "# Features",
         "",
         "Every public name, what BullMQ 6.7 calls it, and a test that uses it: alone, and across Node BullMQ and us",
-        f"where other clients can see it. Made by `{COMMAND}`; a test fails when it is stale,",
-        "when a public name has no test, or when a name of BullMQ is neither here nor explained.",
+        "where other clients can see it, or else why they can't.",
+        f"Made by `{COMMAND}`; a test fails when it is stale, when a public name has no test, when it is",
+        "not tested with Node and there is no reason for that, or when a name of BullMQ is neither here nor explained.",
     ]
     for section in with_tests():
         lines += ["", f"## {section.title}", ""]
         lines += ["| toromq | BullMQ | faces | what | test | with Node |", "| --- | --- | --- | --- | --- | --- |"]
         for row in section.rows:
             theirs = f"`{row.theirs}`" if row.theirs else "ours alone"
-            cells = (f"`{row.ours}`", theirs, row.faces, row.summary, _cell(row.alone), _cell(row.across))
+            across = _cell(row.across) or row.unseen or ""
+            cells = (f"`{row.ours}`", theirs, row.faces, row.summary, _cell(row.alone), across)
             lines.append(f"| {' | '.join(cells)} |")
         absent: Mapping[str, str] = SURFACE.get(section.title, {}).get("absent", {})
         if absent:

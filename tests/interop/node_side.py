@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Self
 
 from tests.interop.scripted import Script
@@ -28,9 +29,9 @@ class NodeWorker(SideWorker):
 
     def outcomes(self, *kinds: str, job_id: str | None = None) -> list[Outcome]:
         return [
-            Outcome(item["name"], item.get("jobId"), _value_of(item))
+            Outcome(_snake_word(item["name"]), item.get("jobId"), _value_of(item))
             for item in self._peer.events("worker", handle=self.handle)
-            if item["name"] in kinds and job_id in (None, item.get("jobId"))
+            if _snake_word(item["name"]) in kinds and job_id in (None, item.get("jobId"))
         ]
 
     async def open(self, job_id: str, value: Any = None, *, error: str | None = None) -> None:
@@ -39,12 +40,17 @@ class NodeWorker(SideWorker):
     async def cancel(self, job_id: str, reason: str) -> bool:
         return bool(await self._peer.call(self.handle, "cancelJob", job_id, reason))
 
+    async def call(self, operation: str, /, *arguments: Any) -> Any:
+        return await self._peer.call(self.handle, _camel_word(operation), *arguments)
+
     async def close(self, *, force: bool = False) -> None:
         await self._peer.close_handle(self.handle, force=force)
 
 
 def _value_of(item: dict[str, Any]) -> Any:
-    return item["error"]["message"] if "error" in item else item.get("result", item.get("progress"))
+    if "error" in item:
+        return item["error"]["message"]
+    return item.get("result", item.get("progress", item.get("jobIds")))
 
 
 class DoomedNodeWorker(DoomedWorker):
@@ -162,6 +168,10 @@ class NodeSide(Side):
         await peer.worker(self._name, script_of(script), **_camel(options))
         return doomed
 
+    async def look_for_stalled(self, **options: Any) -> None:
+        handle = await self.peer.worker(self._name, None, **_camel(options))
+        await self.peer.call(handle, "startStalledCheckTimer")
+
     async def fetch_by_hand(self, token: str) -> str:
         if not self._by_hand:
             self._by_hand = await self.peer.worker(self._name, None)
@@ -192,6 +202,10 @@ def _camel(options: dict[str, Any]) -> dict[str, Any]:
 def _camel_word(name: str) -> str:
     head, *tail = name.split("_")
     return head + "".join(part.capitalize() for part in tail)
+
+
+def _snake_word(name: str) -> str:
+    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
 
 
 def _code(error: NodePeerError) -> int | None:

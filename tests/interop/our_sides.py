@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -56,6 +57,8 @@ class OurWorker(SideWorker):
         worker.on("progress")(lambda job, value: say(Outcome("progress", job.id, value)))
         worker.on("stalled")(lambda job_id: say(Outcome("stalled", job_id)))
         worker.on("error")(lambda error: say(Outcome("error", None, str(error))))
+        worker.on("locks_renewed")(lambda ids: say(Outcome("locks_renewed", None, ids)))
+        worker.on("lock_renewal_failed")(lambda ids: say(Outcome("lock_renewal_failed", None, ids)))
         worker.on("lock_lost")(lambda job: say(Outcome("lock_lost", job.id)))
         return worker
 
@@ -84,6 +87,12 @@ class OurWorker(SideWorker):
 
     async def close(self, *, force: bool = False) -> None:
         await self._worker.close(force=force)
+
+    async def call(self, operation: str, /, *arguments: Any) -> Any:
+        method = getattr(self._worker, operation)
+        if inspect.iscoroutinefunction(method):
+            return await method(*arguments)
+        return await asyncio.to_thread(method, *arguments)
 
     async def gone(self) -> None:
         """Closes the worker by force, and waits for what may outlive that."""
@@ -284,6 +293,21 @@ class OurSide(Side):
         self._doomed.append(doomed)
         await doomed.heard(ready=True)
         return doomed
+
+    async def look_for_stalled(self, **options: Any) -> None:
+        worker = self._worker_type({})
+        worker.listen(self._names.Worker, self._name, connection=self._redis, prefix=self._prefix, **options)
+        self._workers.append(worker)
+        await worker.call("start_stalled_check_timer")
+
+    async def process_by_hand(self, processor: Any, token: str) -> str:
+        """Fetches a job and runs a processor on it, without a worker's loop."""
+        worker = self._names.Worker(self._name, processor, connection=self._redis, prefix=self._prefix)
+        job = await self._done(worker.get_next_job, token, block=False)
+        assert job is not None, "there was no job to fetch"
+        assert await self._done(worker.process_job, job, token) is None
+        await self._done(worker.close)
+        return str(job.id)
 
     async def fetch_by_hand(self, token: str) -> str:
         if self._by_hand is None:

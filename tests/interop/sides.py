@@ -91,6 +91,10 @@ class SideWorker(ABC):
         """Tells a job that this worker runs to end; whether it runs it."""
 
     @abstractmethod
+    async def call(self, operation: str, /, *arguments: Any) -> Any:
+        """Any other operation of the worker, by its name in Python."""
+
+    @abstractmethod
     async def close(self, *, force: bool = False) -> None:
         """Stops the worker; waits for its jobs unless forced."""
 
@@ -194,6 +198,10 @@ class Side(ABC):
     @abstractmethod
     async def doomed_worker(self, script: Script | str, **options: Any) -> DoomedWorker:
         """Starts a worker in a process of its own, to be killed."""
+
+    @abstractmethod
+    async def look_for_stalled(self, **options: Any) -> None:
+        """Starts a worker without processor that does nothing but look for stalled jobs."""
 
     @abstractmethod
     async def fetch_by_hand(self, token: str) -> str:

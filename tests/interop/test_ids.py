@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -133,3 +133,15 @@ async def test_our_side_refuses_ids_like_a_marker_in_a_bulk_too(ours: OurSide, k
     with pytest.raises(RefusedError):
         await ours.add_bulk([("n", {}, {"job_id": "0:a:b"})])
     assert keys.list("wait") == []
+
+
+@pytest.mark.parametrize("by", [{"job_id": "order-7"}, {"deduplication": {"id": "order-7"}}], ids=str)
+async def test_a_job_says_that_the_other_side_has_one_already(
+    ours: OurSide, node: NodeSide, by: dict[str, Any]
+) -> None:
+    first = await node.add("n", {"by": "node"}, **by)
+    add = ours._queue.add
+    second = await ours._done(add, "n", {"by": "us"}, **by)
+    assert (second.id, second.is_duplicate) == (first, True)
+    other = {"job_id": "order-8"} if "job_id" in by else {"deduplication": {"id": "order-8"}}
+    assert (await ours._done(add, "n", {"by": "us"}, **other)).is_duplicate is False

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import toromq.sync
 from tests.interop.keys import QueueKeys
 from tests.interop.node_side import NodeSide
 from tests.interop.our_sides import OurBlockingSide, OurSide
@@ -76,3 +80,94 @@ async def test_an_option_is_stored_as_node_stores_it(
         await side.close()
     assert pictures[1] == pictures[0]
     assert pictures[2] == pictures[0]
+
+
+async def test_what_a_queue_gives_its_jobs_is_stored_as_node_stores_it(
+    peer: NodePeer, redisbox: RedisBox, redis: redis_py.Redis, prefix: str
+) -> None:
+    theirs, ours = {"attempts": 3, "removeOnComplete": 5}, {"attempts": 3, "remove_on_complete": 5}
+    handle = await peer.queue("theirs", defaultJobOptions=theirs)
+    for options in ({"timestamp": BORN}, {"timestamp": BORN, "attempts": 7}):
+        await peer.call(handle, "add", "n", {}, options)
+    pictures = [QueueKeys(redis, prefix, "theirs").picture()]
+    for module, name in ((toromq, "async"), (toromq.sync, "sync")):
+        queue: Any = module.Queue(name, connection=redisbox.unix_url, prefix=prefix, default_job_options=ours)
+        assert queue.default_job_options == ours
+        for options in ({"timestamp": BORN}, {"timestamp": BORN, "attempts": 7}):
+            await _done(queue.add("n", {}, **options))
+        pictures.append(QueueKeys(redis, prefix, name).picture())
+        await _done(queue.close())
+    assert pictures[1] == pictures[0]
+    assert pictures[2] == pictures[0]
+
+
+async def _done(answer: Any) -> Any:
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+async def test_a_job_that_is_put_off_until_a_moment_is_delayed_for_node(
+    ours: OurSide, node: NodeSide, keys: QueueKeys
+) -> None:
+    moment = datetime.fromtimestamp(BORN / 1000 + 90, UTC)
+    job_id = await ours.add("n", {}, timestamp=BORN, run_at=moment)
+    view = await node.view(job_id)
+    assert view is not None
+    assert (view.state, view.delay, view.timestamp) == ("delayed", 90_000, BORN)
+    assert keys.scores("delayed") == {job_id: (BORN + 90_000) * 4096}
+
+
+@pytest.mark.parametrize("implementation", ["node", "async", "sync"])
+async def test_a_queue_that_only_looks_leaves_no_version(
+    implementation: str, peer: NodePeer, redisbox: RedisBox, keys: QueueKeys
+) -> None:
+    if implementation == "node":
+        await peer.call(await peer.queue("mail", skipMetasUpdate=True), "add", "n", {})
+    else:
+        module: Any = toromq if implementation == "async" else toromq.sync
+        queue = module.Queue("mail", connection=redisbox.unix_url, prefix=keys.prefix, skip_metas_update=True)
+        await _done(queue.add("n", {}))
+        await _done(queue.close())
+    assert keys.redis.hget(keys("meta"), "version") is None
+    # One that does not skip it.
+    await peer.queue("mail")
+    assert str(keys.redis.hget(keys("meta"), "version")).startswith("bullmq:")
+
+
+async def test_typed_data_and_results_are_plain_json_for_node(
+    ours: OurSide, node: NodeSide, peer: NodePeer, redisbox: RedisBox, prefix: str
+) -> None:
+    options: dict[str, Any] = {"connection": redisbox.unix_url, "prefix": prefix}
+    module: Any = toromq if ours.implementation == "toromq" else toromq.sync
+    queue = module.Queue("mail", **options, data_type=Letter, result_type=Receipt)
+
+    def deliver(job: Any) -> Receipt:
+        assert isinstance(job.data, Letter)
+        return Receipt(job.data.to, 1)
+
+    mine = (await _done(queue.add("n", Letter("ada", 2)))).id
+    theirs = await node.add("n", {"to": "bob", "pages": 3})
+    worker = module.Worker("mail", deliver, **options, data_type=Letter, result_type=Receipt)
+    await _done(worker.__aenter__() if module is toromq else worker.__enter__())
+    for job_id, to, pages in ((mine, "ada", 2), (theirs, "bob", 3)):
+        assert await _done(queue.wait_until_finished(job_id, 20_000)) == Receipt(to, 1)
+        view = await node.view(job_id)
+        assert view is not None
+        assert (view.data, view.returnvalue) == ({"to": to, "pages": pages}, {"to": to, "copies": 1})
+    await _done(worker.close())
+    await _done(queue.close())
+
+
+@dataclass
+class Letter:
+    """Data of a job."""
+
+    to: str
+    pages: int
+
+
+@dataclass
+class Receipt:
+    """Its result."""
+
+    to: str
+    copies: int

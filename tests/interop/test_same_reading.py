@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.interop.zoo import IDS, SETTINGS, SLOT, Zoo
+from toromq import PRIORITY_LIMIT, MetricsTime
 
 if TYPE_CHECKING:
     import redis as redis_py
 
     from tests.interop.node_side import NodeSide
     from tests.interop.our_sides import OurSide
+    from tests.support.node_peer import NodePeer
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -195,3 +198,29 @@ async def test_jobs_that_are_made_through_the_class_are_read_by_node(ours: OurSi
         found = await ours._done(kind.from_id, queue, made.id)
         assert found.to_json() == made.to_json()
     assert await node.logs(one.id) == (["a line"], 1)
+
+
+@pytest.mark.usefixtures("zoo")
+async def test_iterating_gives_the_jobs_of_a_state(ours: OurSide, node: NodeSide) -> None:
+    for state in ("waiting", "delayed", "completed"):
+        theirs = _ids(await node.call("get_jobs", [state], 0, -1))
+        jobs = ours._queue.iter_jobs(state)
+        found = [job async for job in jobs] if hasattr(jobs, "__aiter__") else await asyncio.to_thread(list, jobs)
+        assert sorted(_ids(found)) == sorted(theirs), state
+
+
+@pytest.mark.usefixtures("zoo")
+async def test_a_job_is_prioritized_for_us_where_it_is_for_node(ours: OurSide, node: NodeSide) -> None:
+    for state in ("prioritized", "waiting", "delayed"):
+        for job_id in _ids(await node.call("get_jobs", [state], 0, -1))[:2]:
+            assert await ours.on_job(job_id, "is_prioritized") is (state == "prioritized")
+
+
+async def test_keys_and_limits_have_the_same_names(ours: OurSide, node: NodeSide, peer: NodePeer) -> None:
+    assert ours._queue.to_key("wait") == await node.call("to_key", "wait")
+    assert ours._queue.qualified_name == await peer.command("get", handle=node.handle, property="qualifiedName")
+    known = await peer.command("constants")
+    assert known["PRIORITY_LIMIT"] == PRIORITY_LIMIT
+    # Both ways in Node, as enums of TypeScript have it.
+    periods = {name: value for name, value in known["MetricsTime"].items() if not name.isdigit()}
+    assert periods == {period.name: period.value for period in MetricsTime}

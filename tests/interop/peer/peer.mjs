@@ -13,6 +13,8 @@ import {
   DelayedError,
   FlowProducer,
   Job,
+  MetricsTime,
+  PRIORITY_LIMIT,
   Queue,
   QueueEvents,
   QueueEventsProducer,
@@ -254,6 +256,8 @@ function workerFields(name, args) {
       return { jobId: args[0], prev: args[1] };
     case 'lockRenewalFailed':
       return { jobIds: args[0] };
+    case 'locksRenewed':
+      return { jobIds: args[0].jobIds };
     case 'error':
       return { error: describeError(args[0]) };
     case 'drained':
@@ -343,6 +347,8 @@ const commands = {
     ioredis: require('ioredis/package.json').version,
     pid: process.pid,
   }),
+
+  constants: async () => ({ PRIORITY_LIMIT, MetricsTime }),
 
   // Sets the connection and the prefix of everything created from now on.
   defaults: async ({ connection, prefix }) => {
