@@ -5,14 +5,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, cast
 
 from toromq._guards import is_mapping
 from toromq._job_fields import JobFields
 from toromq._packing import packed
 from toromq._payload import ANY_JSON
+from toromq._tracing import carrying
 from toromq.errors import ConfigurationError
 from toromq.options import MISSING, JobOptions, JobState, check_prefix, check_queue_name, refuse_unknown
+
+if TYPE_CHECKING:
+    from toromq._tracing import FlowSpans
+    from toromq.telemetry import Span
 
 JobT = TypeVar("JobT", bound=JobFields[Any, Any])
 
@@ -103,6 +108,7 @@ class _Given:
     parent: _Given | None = None
     children: list[_Given] = field(default_factory=list[Any])
     packed: tuple[Any, ...] = ()
+    span: Span | None = None
 
 
 class PackedFlows:
@@ -113,13 +119,15 @@ class PackedFlows:
         flows: Iterable[tuple[str, Any]],
         prefix: str,
         queues_options: Mapping[str, FlowQueueOptions] | None,
+        spans: FlowSpans | None = None,
     ) -> None:
-        """`flows` are pairs of a place, for errors, and a tree.
+        """`flows` are pairs of a place, for errors, and a tree; `spans` traces their jobs.
 
         Raises:
             ConfigurationError, SerializationError, TypeError: a job can't be added; the message gives its place.
         """
         self._prefix = prefix
+        self._spans = spans
         self._defaults = _defaults_of(queues_options)
         self.roots = [self._checked(flow, place) for place, flow in flows]
         self._places: list[_Given] = []
@@ -212,6 +220,10 @@ class PackedFlows:
                 raise ConfigurationError(f"{dot}parent: its parent is the job above it")
             above = given.parent
             options["parent"] = {"id": above.job_id, "queue": f"{above.prefix}:{above.node.queue_name}"}
+        if self._spans is not None:
+            above_it = None if given.parent is None else given.parent.span
+            given.span = self._spans.begin(node.queue_name, str(node.name), given.job_id, above_it)
+            options = {**carrying(options, defaults, given.span.context(), overwrite=False)}
         data = b"{}" if node.data is MISSING else ANY_JSON.encode(node.data, f"{dot}data")
         job = packed(node.name, data, options, defaults, dot)
         given.packed = (given.job_id, *job[1:])

@@ -30,6 +30,7 @@ ATTEMPTS_MADE: Final = "bullmq.job.attempts.made"
 ATTEMPT_FINISHED: Final = "bullmq.job.attempt_finished_timestamp"
 PROCESSED: Final = "bullmq.job.processed.timestamp"
 FAILED_REASON: Final = "bullmq.job.failed.reason"
+FLOW_NAME: Final = "bullmq.flow.name"
 DEDUPLICATION_KEY: Final = "bullmq.job.deduplication.key"
 DRAIN_DELAYED: Final = "bullmq.queue.drain.delay"
 GRACE: Final = "bullmq.queue.grace"
@@ -104,7 +105,7 @@ class QueueTracing:
         parent: Span | str | None = None,
         started: int | None = None,
     ) -> Span:
-        name = f"{operation} {destination or self._queue}"
+        name = f"{operation} {destination or self._queue}".rstrip()
         told = {QUEUE: self._queue, OPERATION: operation, **attributes}
         return self._telemetry.start_span(name, kind, told, parent=parent, started=started)
 
@@ -136,6 +137,49 @@ class QueueTracing:
         """Say how many jobs are in each state."""
         for state, count in counts.items():
             self._telemetry.gauge("bullmq.queue.jobs", count, {QUEUE: self._queue, JOBS_STATE: state})
+
+
+class FlowSpans:
+    """The spans of the jobs of flows that are being added."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        """Within the current span."""
+        self._telemetry = telemetry
+        self._begun: list[Span] = []
+
+    def begin(self, queue_name: str, name: str, job_id: str, above: Span | None) -> Span:
+        """One for a job, below that of the job above it."""
+        told = {QUEUE: queue_name, OPERATION: "addNode", JOB_NAME: name, JOB_ID: job_id}
+        span = self._telemetry.start_span(f"addNode {queue_name}", "producer", told, parent=above)
+        self._begun.append(span)
+        return span
+
+    def end(self) -> None:
+        """All of them, those below before those above."""
+        for span in reversed(self._begun):
+            span.end()
+
+
+@contextlib.contextmanager
+def adding_flows(telemetry: Telemetry, flows: list[Any], in_bulk: bool) -> Generator[FlowSpans]:
+    """The span of flows that are added in one step, current in the block, and those of their jobs."""
+    names, queues = ([_part(flow, part) for flow in flows] for part in ("name", "queue_name"))
+    if in_bulk:
+        tracing = QueueTracing(telemetry, "")
+        around = tracing.span("addBulkFlows", {BULK_COUNT: len(flows), BULK_NAMES: names[:MOST_NAMES]}, "producer")
+    else:
+        around = QueueTracing(telemetry, queues[0]).span("addFlow", {FLOW_NAME: names[0]}, "producer")
+    with around:
+        spans = FlowSpans(telemetry)
+        try:
+            yield spans
+        finally:
+            spans.end()
+
+
+def _part(flow: Any, name: str) -> str:
+    # Whatever it is: it is checked later.
+    return str(flow.get(name, "") if is_mapping(flow) else getattr(flow, name, ""))
 
 
 class _End(NamedTuple):

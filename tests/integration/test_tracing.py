@@ -63,6 +63,16 @@ def _stored(redis: redispy.Redis, prefix: str, job_id: str) -> dict[str, Any]:
     return opts
 
 
+_TREE: dict[str, Any] = {
+    "name": "report",
+    "queue_name": "reports",
+    "children": [
+        {"name": "first", "queue_name": "pages"},
+        {"name": "second", "queue_name": "pages", "opts": {"telemetry": {"metadata": "mine"}}},
+    ],
+}
+
+
 class TestAdding:
     @_both_faces
     async def test_a_job_carries_the_span_that_added_it(
@@ -173,6 +183,63 @@ class TestAdding:
         async with Queue("mail", connection=redisbox.unix_url, prefix=prefix, telemetry=telemetry) as queue:
             job = await queue.add("a", 1)
         assert _stored(redis, prefix, job.id) == {"attempts": 0}
+
+
+class TestFlows:
+    @_both_faces
+    async def test_each_job_of_a_flow_carries_a_span_below_that_of_the_job_above_it(
+        self, face: Any, options: dict[str, Any], recorder: Recorder
+    ) -> None:
+        flows = face.FlowProducer(**options)
+        tree = await _call(flows.add, _TREE)
+        flow = recorder.span("addFlow reports")
+        assert attributes(flow) == {
+            "bullmq.queue.name": "reports",
+            "bullmq.queue.operation": "addFlow",
+            "bullmq.flow.name": "report",
+        }
+        report, page = recorder.span("addNode reports"), recorder.spans("addNode pages")[1]
+        assert {span.kind for span in recorder.spans()} == {SpanKind.PRODUCER}
+        assert is_child(report, flow)
+        assert is_child(page, report)
+        assert attributes(page) == {
+            "bullmq.queue.name": "pages",
+            "bullmq.queue.operation": "addNode",
+            "bullmq.job.name": "first",
+            "bullmq.job.id": tree.children[0].job.id,
+        }
+        carried = [node.job.opts.get("tm") for node in (tree, *tree.children)]
+        assert [json.loads(carried[n] or "")["traceparent"] for n in (0, 1)] == [header(report), header(page)]
+        assert carried[2] == "mine"
+        await _call(flows.close)
+
+    @_both_faces
+    async def test_flows_that_are_added_at_once_have_one_span_above_them(
+        self, face: Any, options: dict[str, Any], recorder: Recorder
+    ) -> None:
+        flows = face.FlowProducer(**options)
+        await _call(flows.add_bulk, [_TREE, {"name": "alone", "queue_name": "reports"}])
+        span = recorder.span("addBulkFlows")
+        assert dict(attributes(span)) == {
+            "bullmq.queue.name": "",
+            "bullmq.queue.operation": "addBulkFlows",
+            "bullmq.job.bulk.count": 2,
+            "bullmq.job.bulk.names": ("report", "alone"),
+        }
+        assert [is_child(each, span) for each in recorder.spans("addNode reports")] == [True, True]
+        await _call(flows.close)
+
+    @_both_faces
+    @pytest.mark.parametrize("flow", [{"name": "n"}, {**_TREE, "opts": {"attempts": -1}}, 5], ids=str)
+    async def test_a_flow_that_is_refused_ends_its_spans(
+        self, face: Any, flow: Any, options: dict[str, Any], recorder: Recorder
+    ) -> None:
+        flows = face.FlowProducer(**options)
+        with pytest.raises(ConfigurationError):
+            await _call(flows.add, flow)
+        assert recorder.spans()[-1].status.status_code is StatusCode.ERROR
+        assert recorder.names()[-1].startswith("addFlow")
+        await _call(flows.close)
 
 
 _OPERATIONS: list[tuple[str, tuple[Any, ...], SpanKind, dict[str, Any]]] = [
@@ -603,9 +670,9 @@ class TestTracers:
     @_both_faces
     @pytest.mark.parametrize("given", [True, "otel", object(), trace.NoOpTracer()])
     def test_what_is_no_tracer_is_refused(self, face: Any, given: Any) -> None:
-        for made in (face.Queue, face.Worker):
+        for made, name in ((face.Queue, ["mail"]), (face.Worker, ["mail"]), (face.FlowProducer, [])):
             with pytest.raises(ConfigurationError, match=r"^telemetry: got .*OpenTelemetry\(\)"):
-                made("mail", telemetry=given)
+                made(*name, telemetry=given)
 
     def test_a_missing_package_is_named(self) -> None:
         program = (

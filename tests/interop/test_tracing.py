@@ -52,6 +52,10 @@ class Traced(ABC):
         """Any other operation of the queue, by its name in Python."""
 
     @abstractmethod
+    async def add_flow(self, flow: dict[str, Any]) -> None:
+        """Adds a tree of jobs, given the Python way."""
+
+    @abstractmethod
     async def work(self, failures: int = 0) -> None:
         """Starts a worker whose jobs fail so many times before they complete."""
 
@@ -102,6 +106,10 @@ class TracedNode(Traced):
     async def call(self, operation: str, *arguments: Any) -> Any:
         return await self._peer.call(await self._handle(), _camel_word(operation), *arguments)
 
+    async def add_flow(self, flow: dict[str, Any]) -> None:
+        handle = await self._peer.flow_producer(telemetry=True)
+        await self._peer.call(handle, "add", _camel(flow))
+
     async def work(self, failures: int = 0) -> None:
         script = {"name": "fail_times", "times": failures}
         self._workers.append(await self._peer.worker("mail", script, telemetry=True, name="w"))
@@ -140,6 +148,11 @@ class TracedOurs(Traced):
 
     async def call(self, operation: str, *arguments: Any) -> Any:
         return await self._do(getattr(self._queue, operation), *arguments)
+
+    async def add_flow(self, flow: dict[str, Any]) -> None:
+        flows = self._module.FlowProducer(**self._options)
+        await self._do(flows.add, flow)
+        await self._do(flows.close)
 
     async def work(self, failures: int = 0) -> None:
         def fail(job: Any) -> None:
@@ -184,7 +197,13 @@ def _camel_word(name: str) -> str:
 
 
 def _camel(options: dict[str, Any]) -> dict[str, Any]:
-    return {_camel_word(name): _camel(value) if isinstance(value, dict) else value for name, value in options.items()}
+    return {_camel_word(name): _camel_value(value) for name, value in options.items()}
+
+
+def _camel_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_camel_value(item) for item in value]
+    return _camel(value) if isinstance(value, dict) else value
 
 
 @pytest.fixture
@@ -260,6 +279,47 @@ async def test_each_attempt_on_the_other_side_belongs_to_the_one_who_added(
     # Of the first and the second attempt.
     retried = {span.parent_id for span in await consumer.ended("retry mail", 2)}
     assert retried < {span.span_id for span in await consumer.ended("process mail", 3)}
+
+
+# Node lets a job that has no options at all carry nothing.
+_FLOW: dict[str, Any] = {
+    "name": "parent",
+    "queue_name": "mail",
+    "opts": {"attempts": 1},
+    "children": [{"name": "child", "queue_name": "mail", "opts": {"job_id": "child"}}],
+}
+
+
+@_directions
+async def test_each_job_of_a_flow_goes_on_with_the_trace_of_its_own_span(
+    first: str, second: str, sides: dict[str, Traced]
+) -> None:
+    producer, consumer = sides[first], sides[second]
+    await consumer.work()
+    await producer.add_flow(_FLOW)
+    added = {span.attributes["bullmq.job.name"]: span for span in await producer.ended("addNode mail", 2)}
+    ran = {span.attributes["bullmq.job.name"]: span for span in await consumer.ended("process mail", 2)}
+    flow = await producer.span("addFlow mail")
+    _assert_below(added["parent"], flow)
+    _assert_below(added["child"], added["parent"])
+    assert {span.kind for span in (flow, *added.values())} == {_KINDS["PRODUCER"]}
+    for name in ("parent", "child"):
+        _assert_below(ran[name], added[name])
+
+
+@_all_sides
+async def test_we_read_what_each_job_of_a_flow_carries(
+    which: str, sides: dict[str, Traced], redisbox: RedisBox, prefix: str
+) -> None:
+    side = sides[which]
+    await side.add_flow(_FLOW)
+    added = {span.attributes["bullmq.job.name"]: span for span in await side.ended("addNode mail", 2)}
+    async with toromq.FlowProducer(connection=redisbox.unix_url, prefix=prefix) as flows:
+        parent = await flows.get_flow("mail", added["parent"].attributes["bullmq.job.id"])
+    assert isinstance(parent, toromq.JobNode)
+    (child,) = parent.children
+    assert child.job.opts["tm"].startswith(_carried(added["child"]))
+    assert parent.job.opts["tm"].startswith(_carried(added["parent"]))
 
 
 @_all_sides

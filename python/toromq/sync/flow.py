@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from toromq._bridge import NativeFlows, make
 from toromq._bridge import blocking_port as port
 from toromq._flow_nodes import FlowJob, FlowQueueOptions, JobNode, PackedFlows, read_tree
+from toromq._tracing import adding_flows, check_telemetry
 from toromq.connection import Connection, connection_of
 from toromq.errors import ConfigurationError
 from toromq.options import check_prefix, check_queue_name, flag, job_id_of, whole, with_hints
 from toromq.sync.job import Job
 from toromq.sync.queue import Queue
+
+if TYPE_CHECKING:
+    from toromq.telemetry import Telemetry
 
 
 class FlowProducer:
@@ -24,6 +28,8 @@ class FlowProducer:
         connection: a toromq.Connection, which others can share, or a URL: redis://, rediss://, unix:// or
             embedded:PATH. Default: $TOROMQ_URL, else redis://localhost:6379/0.
         prefix: what the keys of the queues begin with, where a job names no other.
+        telemetry: traces what is added, and lets each job carry the trace: toromq.telemetry.OpenTelemetry(), or another
+            tracer.
 
     Operations raise RedisConnectionError when Redis stays away for the connection's `command_timeout`.
 
@@ -35,8 +41,15 @@ class FlowProducer:
     """
 
     @with_hints
-    def __init__(self, *, connection: Connection | str | None = None, prefix: str = "bull") -> None:
+    def __init__(
+        self,
+        *,
+        connection: Connection | str | None = None,
+        prefix: str = "bull",
+        telemetry: Telemetry | None = None,
+    ) -> None:
         """See the class."""
+        self._telemetry = check_telemetry(telemetry)
         self.prefix = check_prefix(prefix)
         self._connection = connection_of(connection)
         self._owns_connection = self._connection is not connection
@@ -121,7 +134,7 @@ class FlowProducer:
 
             Each of these names the job's place in the tree, such as `children[2].children[0]`; nothing was added.
         """
-        (tree,) = self._add([("", flow)], queues_options)
+        (tree,) = self._add([("", flow)], queues_options, False)
         return tree
 
     def add_bulk(
@@ -139,11 +152,16 @@ class FlowProducer:
         if not isinstance(flows, Iterable) or isinstance(flows, str | bytes | Mapping):
             raise ConfigurationError(f"flows: got {flows!r}; allowed is a list of FlowJobs")
         given = [(f"flows[{n}]", flow) for n, flow in enumerate(flows)]
-        return self._add(given, queues_options) if given else []
+        return self._add(given, queues_options, True) if given else []
 
-    def _add(self, flows: Any, queues_options: Any) -> list[JobNode[Job[Any, Any]]]:
-        packed = PackedFlows(flows, self.prefix, queues_options)
-        outcomes = port().call(self._native().add, packed.queues, packed.nodes)
+    def _add(self, flows: Any, queues_options: Any, in_bulk: bool) -> list[JobNode[Job[Any, Any]]]:
+        if self._telemetry is None:
+            packed = PackedFlows(flows, self.prefix, queues_options)
+            outcomes = port().call(self._native().add, packed.queues, packed.nodes)
+        else:
+            with adding_flows(self._telemetry, [flow for _, flow in flows], in_bulk) as spans:
+                packed = PackedFlows(flows, self.prefix, queues_options, spans)
+                outcomes = port().call(self._native().add, packed.queues, packed.nodes)
         return packed.trees(outcomes, self._added)
 
     def _added(self, prefix: str, name: str, outcome: tuple[str, bool], job: tuple[Any, ...]) -> Job[Any, Any]:
