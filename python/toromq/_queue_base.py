@@ -75,10 +75,14 @@ class QueueBase(Listeners, Generic[DataT, ResultT]):
         return self._made[1]
 
     def _traced(
-        self, operation: str, attributes: Attributes | None = None, kind: SpanKind = "internal"
+        self,
+        operation: str,
+        attributes: Attributes | None = None,
+        kind: SpanKind = "internal",
+        destination: str | None = None,
     ) -> AbstractContextManager[Span | None]:
         """A span around an operation, where the queue is traced."""
-        return NO_SPAN if self._tracing is None else self._tracing.span(operation, attributes, kind)
+        return NO_SPAN if self._tracing is None else self._tracing.span(operation, attributes, kind, destination)
 
     def _waits(self) -> NativeWaits:
         pid = os.getpid()

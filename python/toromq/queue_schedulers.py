@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import cast
 
 from toromq._bridge import port
+from toromq._guards import is_mapping
 from toromq._job_fields import DataT, ResultT
 from toromq._queue_base import QueueBase
+from toromq._tracing import JOB_ID, SCHEDULER_ID, carrying
 from toromq.job import Job
 from toromq.options import MISSING, JobOptions, Missing, flag, whole
 from toromq.schedulers import JobScheduler, bounds_of, scheduler_id_of, template_of, when_of
@@ -76,8 +79,15 @@ class QueueSchedulers(QueueBase[DataT, ResultT]):
         when = when_of(every, pattern, tz, offset, immediately, hash_seed, key)
         bounds = bounds_of(start_date, end_date, limit, immediately)
         stored = b"{}" if isinstance(data, Missing) else self._data_type.encode(data, "data")
-        template = template_of(key if name is None else name, stored, opts, self.default_job_options)
-        made = await port().call(self._native().upsert_job_scheduler, (key, when, *bounds, *template))
+        job_name = key if name is None else name
+        with self._traced("add", {SCHEDULER_ID: key}, "producer", f"{self.name}.{job_name}") as span:
+            if span is not None and (opts is None or is_mapping(opts)):
+                # The jobs after the first inherit it.
+                opts = cast(JobOptions, carrying(opts or {}, self.default_job_options, span.context(), overwrite=False))
+            template = template_of(job_name, stored, opts, self.default_job_options)
+            made = await port().call(self._native().upsert_job_scheduler, (key, when, *bounds, *template))
+            if span is not None and made is not None:
+                span.set_attributes({JOB_ID: made[0]})
         return None if made is None else Job(self, made)
 
     async def get_job_scheduler(self, id: str, /) -> JobScheduler | None:

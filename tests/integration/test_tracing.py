@@ -185,6 +185,44 @@ class TestAdding:
         assert _stored(redis, prefix, job.id) == {"attempts": 0}
 
 
+class TestSchedulers:
+    @_both_faces
+    async def test_the_jobs_of_a_scheduler_carry_the_span_that_set_it_up(
+        self, face: Any, options: dict[str, Any], recorder: Recorder
+    ) -> None:
+        queue = face.Queue("mail", **options)
+        job = await _call(queue.upsert_job_scheduler, "often", every=50, name="beat")
+        span = recorder.span("add mail.beat")
+        assert span.kind is SpanKind.PRODUCER
+        assert attributes(span) == {
+            "bullmq.queue.name": "mail",
+            "bullmq.queue.operation": "add",
+            "bullmq.job.scheduler.id": "often",
+            "bullmq.job.id": job.id,
+        }
+        async with _Running(face.Worker("mail", _function, **options)):
+
+            def some() -> bool:
+                return len(recorder.spans("process mail")) >= 3
+
+            await aeventually(some)
+            await _call(queue.remove_job_scheduler, "often")
+        assert all(is_child(ran, span) for ran in recorder.spans("process mail"))
+        await _call(queue.close)
+
+    @_both_faces
+    async def test_a_schedulers_own_metadata_wins(self, face: Any, options: dict[str, Any]) -> None:
+        queue = face.Queue("mail", **options)
+        mine = {"telemetry": {"metadata": "mine"}}
+        job = await _call(queue.upsert_job_scheduler, "a", every=60_000, opts=mine)
+        assert job.opts["tm"] == "mine"
+        omitted = await _call(queue.upsert_job_scheduler, "b", every=60_000, opts={"telemetry": {"omit_context": True}})
+        assert "tm" not in omitted.opts
+        with pytest.raises(ConfigurationError, match=r"^opts: got 5"):
+            await _call(queue.upsert_job_scheduler, "c", every=60_000, opts=5)
+        await _call(queue.close)
+
+
 class TestFlows:
     @_both_faces
     async def test_each_job_of_a_flow_carries_a_span_below_that_of_the_job_above_it(

@@ -52,6 +52,10 @@ class Traced(ABC):
         """Any other operation of the queue, by its name in Python."""
 
     @abstractmethod
+    async def schedule(self, scheduler_id: str, every: int) -> None:
+        """Sets up a job scheduler."""
+
+    @abstractmethod
     async def add_flow(self, flow: dict[str, Any]) -> None:
         """Adds a tree of jobs, given the Python way."""
 
@@ -106,6 +110,9 @@ class TracedNode(Traced):
     async def call(self, operation: str, *arguments: Any) -> Any:
         return await self._peer.call(await self._handle(), _camel_word(operation), *arguments)
 
+    async def schedule(self, scheduler_id: str, every: int) -> None:
+        await self._peer.call(await self._handle(), "upsertJobScheduler", scheduler_id, {"every": every})
+
     async def add_flow(self, flow: dict[str, Any]) -> None:
         handle = await self._peer.flow_producer(telemetry=True)
         await self._peer.call(handle, "add", _camel(flow))
@@ -148,6 +155,9 @@ class TracedOurs(Traced):
 
     async def call(self, operation: str, *arguments: Any) -> Any:
         return await self._do(getattr(self._queue, operation), *arguments)
+
+    async def schedule(self, scheduler_id: str, every: int) -> None:
+        await self._do(self._queue.upsert_job_scheduler, scheduler_id, every=every)
 
     async def add_flow(self, flow: dict[str, Any]) -> None:
         flows = self._module.FlowProducer(**self._options)
@@ -279,6 +289,26 @@ async def test_each_attempt_on_the_other_side_belongs_to_the_one_who_added(
     # Of the first and the second attempt.
     retried = {span.parent_id for span in await consumer.ended("retry mail", 2)}
     assert retried < {span.span_id for span in await consumer.ended("process mail", 3)}
+
+
+@_directions
+async def test_the_jobs_of_a_scheduler_go_on_with_the_trace_that_set_it_up(
+    first: str, second: str, sides: dict[str, Traced]
+) -> None:
+    producer, consumer = sides[first], sides[second]
+    await producer.schedule("beat", 50)
+    await consumer.work()
+    added = (await producer.spans())[0]
+    assert (added.name, added.attributes["bullmq.job.scheduler.id"]) == ("add mail.beat", "beat")
+
+    async def some() -> list[Seen]:
+        ran = [span for span in await consumer.spans() if span.name == "process mail"]
+        assert len(ran) >= 3
+        return ran
+
+    for process in await aeventually(some, 20):
+        _assert_below(process, added)
+    await producer.call("remove_job_scheduler", "beat")
 
 
 # Node lets a job that has no options at all carry nothing.
