@@ -87,12 +87,14 @@ class JobNode(Generic[JobT]):
     Attributes:
         job: the job.
         children: the jobs it waits for, or waited for.
-        state: the state it was in, where that was asked for.
+        state: the state it was in, where states were asked for.
+        children_count: how many children it has, read or not, where states were asked for.
     """
 
     job: JobT
     children: list[JobNode[JobT]] = field(default_factory=list[Any])
     state: JobState | None = None
+    children_count: int | None = None
 
 
 @dataclass(slots=True)
@@ -273,12 +275,18 @@ def _defaults_of(given: Any) -> dict[str, Mapping[str, Any]]:
     return defaults
 
 
-def read_tree(found: list[tuple[str, str, str, Any, list[int]]], job_of: Callable[..., JobT]) -> JobNode[JobT] | None:
+Found = tuple[tuple[str, str], str, Any, list[int], int]
+"""A job as it was read: prefix and queue, state, what is stored, where its children are, and how many it has."""
+
+
+def read_tree(found: list[Found], job_of: Callable[..., JobT]) -> JobNode[JobT] | None:
     """A tree as it was read; None where there is nothing."""
-    nodes = [
-        JobNode(job_of(prefix, queue, stored), state=cast("JobState | None", state or None))
-        for prefix, queue, state, stored, _ in found
-    ]
-    for node, (*_, children) in zip(nodes, found, strict=True):
+    nodes: list[JobNode[JobT]] = []
+    for (prefix, queue), state, stored, _, count in found:
+        node = JobNode(job_of(prefix, queue, stored))
+        if state:
+            node.state, node.children_count = cast(JobState, state), count
+        nodes.append(node)
+    for node, (_, _, _, children, _) in zip(nodes, found, strict=True):
         node.children = [nodes[n] for n in children]
     return nodes[0] if nodes else None

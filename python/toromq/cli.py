@@ -1,15 +1,16 @@
 """The ``toromq`` command.
 
-Exit codes: 0 for success, 1 for an error, 2 for a wrong command line, and 3 when ``server status``
-finds no running server, as service managers have it; 130 after Ctrl-C, as shells have it.
+Exit codes: 0 for success, 1 for an error, also where ``flow show`` finds no such job, 2 for a wrong command line, and 3
+when ``server status`` finds no running server, as service managers have it; 130 after Ctrl-C, as shells have it.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from toromq import server
 from toromq.errors import ToroError
@@ -30,6 +31,7 @@ example:
   toromq server start --port 6380       the same, reachable at redis://127.0.0.1:6380 as well
   toromq server status                  what runs, and how to connect to it
   toromq server stop                    write everything to disk and end it
+  toromq flow show reports 7            job 7 of the queue "reports" and those below it, as a tree
 """
 
 
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code; `arguments` are the words after its name, by default this process's."""
     options = _parser().parse_args(arguments)
     try:
+        if options.action == "show":
+            return _show_flow(options)
         if options.action == "start":
             return _start(options.path, options.port)
         if options.action == "stop":
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="toromq",
-        description="Job queues on Redis. This command looks after the server behind embedded:PATH.",
+        description="Job queues on Redis. This command looks after the server behind embedded:PATH, and into queues.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -88,7 +92,28 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="N",
                 help="also listen on this TCP port of 127.0.0.1, open to every local user (default: unix socket only)",
             )
+    _add_flow_parser(commands)
     return parser
+
+
+def _add_flow_parser(commands: Any) -> None:
+    summary = "look at a job and those below it"
+    group = commands.add_parser("flow", help=summary, description=summary[0].upper() + summary[1:] + ".")
+    actions = group.add_subparsers(dest="action", metavar="ACTION", required=True)
+    summary = "draw the tree of a job with the state of each"
+    show = actions.add_parser("show", help=summary, description=summary[0].upper() + summary[1:] + ".")
+    show.add_argument("queue", metavar="QUEUE", help="the queue of the topmost job")
+    show.add_argument("job_id", metavar="JOB_ID", help="the id of the topmost job")
+    show.add_argument("--url", help="where Redis is (default: $TOROMQ_URL, else redis://localhost:6379/0)")
+    show.add_argument("--prefix", default="bull", help="what the keys of the queue begin with (default: %(default)s)")
+    show.add_argument("--depth", type=int, default=10, metavar="N", help="levels to show (default: %(default)s)")
+    show.add_argument(
+        "--max-children",
+        type=int,
+        default=20,
+        metavar="N",
+        help="children of a job to show of each outcome (default: %(default)s)",
+    )
 
 
 def _version() -> str:
@@ -131,6 +156,28 @@ def _status(path: str) -> int:
     print(f"  memory       {_readable_size(found.used_memory or 0)}")
     print(f"  clients      {_counted(found.clients or 0, 'connection')}")
     print(f"  ends         {'when stopped' if found.keep_alive else 'with its last user'}")
+    return 0
+
+
+def _show_flow(options: argparse.Namespace) -> int:
+    # Not for those who only start a server.
+    from toromq._flow_view import drawn
+    from toromq.sync import FlowProducer
+
+    with FlowProducer(connection=options.url, prefix=options.prefix) as flow:
+        tree = flow.get_flow(
+            options.queue, options.job_id, depth=options.depth, max_children=options.max_children, states=True
+        )
+    if tree is None:
+        place = f"queue {options.queue!r} under the prefix {options.prefix!r}"
+        print(f"toromq: there is no job {options.job_id} in {place}", file=sys.stderr)
+        return EXIT_ERROR
+    if tree.job.parent:
+        print(f"below {tree.job.parent_key}")
+    colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    fancy = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    for line in drawn(tree, options.depth, colors=colors, fancy=fancy):
+        print(line)
     return 0
 
 

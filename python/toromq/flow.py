@@ -190,7 +190,8 @@ class FlowProducer:
             prefix: what that queue's keys begin with; default: that of the producer.
             depth: how many levels to read, the topmost job's being the first.
             max_children: how many children of each of these four kinds to read of one job.
-            states: whether to read the state of each job as well, into `node.state`.
+            states: whether to read the state of each job as well, and how many children it has, into `node.state` and
+                `node.children_count`.
         """
         found = await port().call(
             self._native().read,

@@ -37,7 +37,9 @@ async def _run(side: str, file: Path, redisbox: RedisBox, prefix: str) -> list[A
     return [json.loads(line) for line in output.splitlines()]
 
 
-@pytest.mark.parametrize("application", ["adding", "by_hand", "cancelling", "controlling", "living", "working"])
+@pytest.mark.parametrize(
+    "application", ["adding", "by_hand", "cancelling", "controlling", "flowing", "living", "working"]
+)
 async def test_an_application_sees_the_same(
     redisbox: RedisBox, redis: redis_py.Redis, prefix: str, application: str
 ) -> None:

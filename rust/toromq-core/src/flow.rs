@@ -57,6 +57,8 @@ pub struct Node {
     pub record: JobRecord,
     /// Where its children stand.
     pub children: Vec<usize>,
+    /// How many children it has, where the state was asked for.
+    pub count: i64,
 }
 
 /// How much of a tree to read.
@@ -66,7 +68,7 @@ pub struct Extent {
     pub depth: usize,
     /// How many children of each outcome of one job.
     pub children: usize,
-    /// Whether the state of each job is asked for.
+    /// Whether the state of each job is asked for, and how many children it has.
     pub states: bool,
 }
 
@@ -314,6 +316,7 @@ fn read(found: Value) -> Option<(Node, Vec<String>)> {
     let state = text(&found.next()?);
     let record = JobRecord::new(id, String::new(), found.next()?);
     let children = items(found.next()?).iter().map(text).collect();
+    let count = integer(&found.next()?);
     if record.fields.is_empty() {
         return None;
     }
@@ -324,6 +327,7 @@ fn read(found: Value) -> Option<(Node, Vec<String>)> {
         state,
         record,
         children: Vec::new(),
+        count,
     };
     Some((node, children))
 }

@@ -125,8 +125,8 @@ impl Item {
                 let list = PyList::empty(py);
                 for node in nodes {
                     let job = record(py, &node.record)?;
-                    let state = &node.state;
-                    list.append((&node.prefix, &node.queue, state, job, &node.children))?;
+                    let place = (&node.prefix, &node.queue);
+                    list.append((place, &node.state, job, &node.children, node.count))?;
                 }
                 list.into_py_any(py)
             }

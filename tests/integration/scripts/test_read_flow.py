@@ -31,8 +31,8 @@ def tree(mail: Queue) -> Queue:
 
 @pytest.mark.leaves_keys_broken("the children are in no state")
 def test_a_parent_names_its_children_in_a_stable_order(tree: Queue) -> None:
-    ((base, job_id, state, fields, children),) = read(tree, tree.key("p"))
-    assert (base, job_id, state) == (tree.base, "p", "")
+    ((base, job_id, state, fields, children, count),) = read(tree, tree.key("p"))
+    assert (base, job_id, state, count) == (tree.base, "p", "", 0)
     assert fields == flat(tree.hash("p"))
     assert children == [tree.key(name) for name in "cdabfe"]
 
@@ -40,13 +40,13 @@ def test_a_parent_names_its_children_in_a_stable_order(tree: Queue) -> None:
 @pytest.mark.leaves_keys_broken("the children are in no state")
 @pytest.mark.parametrize("most", [0, 1])
 def test_no_more_children_of_each_outcome_than_asked_for(tree: Queue, most: int) -> None:
-    ((*_, children),) = read(tree, tree.key("p"), children=most)
-    assert len(children) == 4 * most
+    ((*_, state, _, children, count),) = read(tree, tree.key("p"), children=most, states="1")
+    assert (state, len(children), count) == ("waiting-children", 4 * most, 6)
 
 
 @pytest.mark.leaves_keys_broken("the children are in no state")
 def test_jobs_that_don_t_exist_are_empty(tree: Queue) -> None:
-    assert read(tree, tree.key("x"), "nothing") == [[tree.base, "x", "", [], []], ["", "", "", [], []]]
+    assert read(tree, tree.key("x"), "nothing") == [[tree.base, "x", "", [], [], 0], ["", "", "", [], [], 0]]
 
 
 @pytest.mark.leaves_keys_broken("the children are in no state")
