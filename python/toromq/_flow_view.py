@@ -43,7 +43,7 @@ def drawn(tree: JobNode[Any], depth: int, *, colors: bool, fancy: bool) -> Itera
 
 def _line(node: JobNode[Any], colors: bool, more: str) -> str:
     job = node.job
-    state = node.state or "unknown"
+    state: str = node.state or "unknown"
     if colors and state in _COLORS:
         state = f"\x1b[{_COLORS[state]}m{state}\x1b[0m"
     parts = [f"{job.name} {job.id} ({job.queue_name}) {state}"]
