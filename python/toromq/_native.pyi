@@ -9,6 +9,7 @@ __all__ = [
     "NativeWaits",
     "NativeWorker",
     "Port",
+    "cron_next",
     "debug_build",
     "from_json",
     "scripts",
@@ -23,6 +24,9 @@ debug_build: bool
 
 def to_json(value: Any, root: str = "data") -> bytes: ...
 def from_json(text: bytes) -> Any: ...
+def cron_next(
+    pattern: str, tz: str, after_ms: int, count: int, hash_seed: str | None
+) -> list[tuple[int, int, bool]]: ...
 def telemetry() -> tuple[
     list[int], int, list[tuple[str, str, dict[str, int], dict[str, tuple[list[int], int]]]]
 ]: ...

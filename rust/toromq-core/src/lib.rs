@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod connection;
+pub mod cron;
 pub mod error;
 pub mod events;
 pub mod flow;

@@ -1,6 +1,7 @@
 //! The module `toromq._native`: its table of contents.
 
 mod connection;
+mod cron;
 mod errors;
 mod flow;
 mod json;
@@ -57,6 +58,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<worker::NativeByHand>()?;
     module.add_function(wrap_pyfunction!(to_json, module)?)?;
     module.add_function(wrap_pyfunction!(from_json, module)?)?;
+    module.add_function(wrap_pyfunction!(cron::cron_next, module)?)?;
     module.add_function(wrap_pyfunction!(scripts, module)?)?;
     module.add_function(wrap_pyfunction!(telemetry::telemetry, module)?)?;
     module.add_function(wrap_pyfunction!(runtime::shutdown, module)?)?;

@@ -1,0 +1,204 @@
+//! The search for the next time, from field to field, by the wall clock of the zone.
+//!
+//! Where clocks do not change it leaps from one listed value to the next. Across a change it goes by the real time that
+//! passes, as Node does, and what it meets decides: an hour that does not exist is stood for by the one after it, and an
+//! hour that comes twice counts once, unless the pattern takes every hour. The day begins where `Zone::moment_of` says it
+//! does, so a midnight that does not exist takes the runs of that hour with it.
+
+use chrono::{Datelike, NaiveDate};
+
+use super::{
+    pattern::{Fields, has},
+    zone::{DAY, Moment, Zone},
+};
+
+/// Farther than any two days of a pattern lie apart: 29 February falls on a given weekday after 40 years at most.
+const YEARS: i32 = 100;
+
+/// The first second after `utc` that the fields match, and whether its hour stands in for one that does not exist.
+pub(super) fn next_after(fields: &Fields, zone: &Zone, utc: i64) -> Option<(Moment, bool)> {
+    if !fields.possible() {
+        return None;
+    }
+    let start = zone.at(utc.checked_add(1)?)?;
+    let last_year = date(start.day())?.year().saturating_add(YEARS);
+    let mut walk = Walk {
+        zone,
+        at: start,
+        stands_in: None,
+        repeated: None,
+        every_hour: fields.every_hour(),
+    };
+    loop {
+        let today = date(walk.at.day())?;
+        if today.year() > last_year {
+            return None;
+        }
+        let hour = walk.at.hour();
+        let hour_counts = (has(fields.hours, hour) || walk.stands_in == Some(hour))
+            && (walk.repeated != Some(hour) || walk.every_hour);
+        if !has(fields.months, today.month()) {
+            walk.next_month(today)?;
+        } else if !fields.matches_day(today) {
+            walk.next_day()?;
+        } else if !hour_counts {
+            walk.next_hour(fields)?;
+        } else if !has(fields.minutes, walk.at.minute()) {
+            walk.next_minute(fields)?;
+        } else if !has(fields.seconds, walk.at.second()) {
+            walk.next_second(fields)?;
+        } else {
+            return Some((walk.at, !has(fields.hours, hour)));
+        }
+    }
+}
+
+struct Walk<'a> {
+    zone: &'a Zone,
+    at: Moment,
+    /// The hour that stands for one that does not exist.
+    stands_in: Option<u32>,
+    /// The hour that the clocks were put back to: it is here for the second time.
+    repeated: Option<u32>,
+    every_hour: bool,
+}
+
+impl Walk<'_> {
+    fn next_month(&mut self, today: NaiveDate) -> Option<()> {
+        let (year, month) = match today.month() {
+            12 => (today.year().checked_add(1)?, 1),
+            month => (today.year(), month + 1),
+        };
+        let first = NaiveDate::from_ymd_opt(year, month, 1)?;
+        let length = i64::from(first.num_days_in_month());
+        let clamped = day_number(first) + i64::from(today.day()).min(length) - 1;
+        self.begin_day(clamped, day_number(first))
+    }
+
+    fn next_day(&mut self) -> Option<()> {
+        let tomorrow = self.at.day() + 1;
+        let same_time = tomorrow * DAY + i64::from(self.at.of_day());
+        let there = self.zone.moment_of(same_time, self.at.offset)?;
+        self.begin(self.zone.moment_of(there.day() * DAY, there.offset)?)
+    }
+
+    /// Goes to the start of `day`, by way of the present time of day on `through`, whose offset decides.
+    fn begin_day(&mut self, through: i64, day: i64) -> Option<()> {
+        let same_time = through * DAY + i64::from(self.at.of_day());
+        let there = self.zone.moment_of(same_time, self.at.offset)?;
+        self.begin(self.zone.moment_of(day * DAY, there.offset)?)
+    }
+
+    fn begin(&mut self, start: Moment) -> Option<()> {
+        self.at = start;
+        self.stands_in = None;
+        self.repeated = None;
+        Some(())
+    }
+
+    fn next_hour(&mut self, fields: &Fields) -> Option<()> {
+        let hour = self.at.hour();
+        let Some(listed) = next_bit(fields.hours, hour) else {
+            return self.next_day();
+        };
+        let begun = i64::from(self.at.of_day() % 3600);
+        if self.leap(i64::from(listed - hour) * 3600 - begun)? {
+            return Some(());
+        }
+        self.step(3600, listed - hour > 1, fields)
+    }
+
+    fn next_minute(&mut self, fields: &Fields) -> Option<()> {
+        let minute = self.at.minute();
+        let begun = i64::from(self.at.second());
+        if let Some(listed) = next_bit(fields.minutes, minute) {
+            if !self.leap(i64::from(listed - minute) * 60 - begun)? {
+                self.step(60, false, fields)?;
+            }
+            return Some(());
+        }
+        // The next hour, at once at its first listed minute: what the next step makes of a change depends on it.
+        let first = i64::from(fields.minutes.trailing_zeros());
+        if !self.leap((i64::from(60 - minute) + first) * 60 - begun)? {
+            self.step(3600, false, fields)?;
+            let local = self.at.local();
+            self.at = self
+                .zone
+                .moment_of(local - local.rem_euclid(3600) + first * 60, self.at.offset)?;
+        }
+        Some(())
+    }
+
+    fn next_second(&mut self, fields: &Fields) -> Option<()> {
+        let second = self.at.second();
+        let listed = next_bit(fields.seconds, second);
+        if self.leap(i64::from(listed.unwrap_or(60) - second))? {
+            return Some(());
+        }
+        self.step(if listed.is_some() { 1 } else { 60 }, false, fields)
+    }
+
+    /// Goes `seconds` on if the clocks do not change on the way.
+    fn leap(&mut self, seconds: i64) -> Option<bool> {
+        let there = self.zone.at(self.at.utc.checked_add(seconds)?)?;
+        if there.offset != self.at.offset {
+            return Some(false);
+        }
+        self.arrive(there);
+        Some(true)
+    }
+
+    /// Goes on by one unit of real time, then to the unit's start on the wall clock.
+    fn step(&mut self, unit: i64, far: bool, fields: &Fields) -> Option<()> {
+        let before = self.at;
+        let there = self.zone.at(before.utc.checked_add(unit)?)?;
+        let start = there.local() - there.local().rem_euclid(unit);
+        let mut there = self.zone.moment_of(start, there.offset)?;
+        if there.utc <= before.utc {
+            // Part of an hour is repeated and its start lies before it: on, instead, to where a wall clock's hour begins.
+            let left = unit - before.local().rem_euclid(unit);
+            there = self.zone.at(before.utc.checked_add(left)?)?;
+        }
+        let hour = there.hour();
+        let missing = (hour + 24 - before.hour()) % 24;
+        if (2..12).contains(&missing) {
+            let listed = (1..missing).any(|past| has(fields.hours, (before.hour() + past) % 24));
+            self.stands_in = listed.then_some(hour);
+        }
+        let back = there.day() == before.day()
+            && match unit {
+                3600 if far => hour <= before.hour(),
+                3600 => hour == before.hour(),
+                _ => hour == before.hour() && there.local() < before.local() && there.minute() == 0,
+            };
+        self.arrive(there);
+        if back {
+            self.repeated = Some(hour);
+        }
+        Some(())
+    }
+
+    fn arrive(&mut self, there: Moment) {
+        if there.day() != self.at.day() {
+            self.stands_in = self.stands_in.filter(|hour| *hour == there.hour());
+            self.repeated = None;
+        }
+        self.at = there;
+    }
+}
+
+/// The lowest bit above `value`.
+fn next_bit(bits: u64, value: u32) -> Option<u32> {
+    let above = bits & (u64::MAX << value << 1);
+    (above != 0).then(|| above.trailing_zeros())
+}
+
+const EPOCH: i32 = 719_163;
+
+fn date(day: i64) -> Option<NaiveDate> {
+    NaiveDate::from_num_days_from_ce_opt(i32::try_from(day).ok()?.checked_add(EPOCH)?)
+}
+
+fn day_number(date: NaiveDate) -> i64 {
+    i64::from(date.num_days_from_ce() - EPOCH)
+}
