@@ -14,24 +14,26 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "toromq"
 FILES = (
-    "flow.py", "job.py", "queue_getters.py", "queue_limits.py", "queue_metrics.py", "queue_schedulers.py", "queue.py",
-    "sandbox_job.py", "worker_by_hand.py", "worker.py",
+    "flow.py", "job.py", "queue_events.py", "queue_events_producer.py", "queue_getters.py", "queue_limits.py",
+    "queue_metrics.py", "queue_schedulers.py", "queue.py", "sandbox_job.py", "worker_by_hand.py", "worker.py",
 )  # fmt: skip
 NOTICE = "# Made from ../{name} by tools/make_sync.py; change that one.\n"
 RULES = (
     (r"(?m)^( *)async (def|with|for)\b", r"\1\2"),
-    (r">>> async with", ">>> with"),
+    (r"((?:>>>|\.\.\.) +|`)async (def|with|for)\b", r"\1\2"),
     (r"\bawait ", ""),
     (r"asyncio\.wait_for\((.*)\.wait\(\), (.*)\)", r"\1.wait(\2)"),
     (r"\bAsyncListeners\b", "Listeners"),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"__aenter__", "__enter__"),
     (r"__aexit__", "__exit__"),
+    (r"__aiter__", "__iter__"),
+    (r"__anext__", "__next__"),
+    (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"\basyncio\b", "threading"),
     (r"(from toromq\._bridge import .*)\bport\b", r"\1blocking_port as port"),
     (r"from toromq\.(job|queue(?:_\w+)?|worker_by_hand) import", r"from toromq.sync.\1 import"),
     (r"(?<!\.)\bsync\.(Job|Queue)\b", r"\1"),
-    (r"`async with worker`, `worker\.run\(\)`", "`with worker`, `worker.run()`"),
 )
 
 

@@ -10,6 +10,8 @@ from toromq.connection import Connection
 from toromq.errors import (
     ConfigurationError,
     DelayedError,
+    EventError,
+    EventsLostError,
     FailedChildrenError,
     JobCancelledError,
     JobFailedError,
@@ -54,6 +56,8 @@ from toromq.options import (
     WorkerInfo,
 )
 from toromq.queue import Queue
+from toromq.queue_events import QueueEvents
+from toromq.queue_events_producer import QueueEventsProducer
 from toromq.sandbox_job import SandboxJob
 from toromq.schedulers import JobScheduler, JobSchedulerTemplate
 from toromq.worker import Worker
@@ -68,6 +72,8 @@ __all__ = [
     "DelayedError",
     "Dependencies",
     "DependenciesCount",
+    "EventError",
+    "EventsLostError",
     "FailedChildrenError",
     "FlowJob",
     "FlowProducer",
@@ -95,6 +101,8 @@ __all__ = [
     "ParentOptions",
     "PendingChildrenError",
     "Queue",
+    "QueueEvents",
+    "QueueEventsProducer",
     "QueueMeta",
     "QueueMetrics",
     "RateLimit",

@@ -20,6 +20,7 @@ telemetry = _native.telemetry
 NativeConnection = _native.NativeConnection
 NativeFlows = _native.NativeFlows
 NativeQueue = _native.NativeQueue
+NativeFeed = _native.NativeFeed
 NativeWaits = _native.NativeWaits
 NativeWorker = _native.NativeWorker
 NativeByHand = _native.NativeByHand

@@ -43,10 +43,7 @@ class Listeners:
         Raises:
             ConfigurationError: there is no such event, or the listener can't be called here.
         """
-        if event not in self.EVENTS:
-            near = difflib.get_close_matches(str(event), self.EVENTS, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigurationError(f"event: got {event!r}; allowed are {', '.join(sorted(self.EVENTS))}{hint}")
+        self._check_event(event)
         if listener is None:
 
             def decorator(listener: ListenerT) -> ListenerT:
@@ -75,6 +72,12 @@ class Listeners:
             if known == listener or getattr(known, "listener", None) == listener:
                 self._listeners[event].remove(known)
                 return
+
+    def _check_event(self, event: str) -> None:
+        if event not in self.EVENTS:
+            near = difflib.get_close_matches(str(event), self.EVENTS, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"event: got {event!r}; allowed are {', '.join(sorted(self.EVENTS))}{hint}")
 
     def _check_listener(self, listener: Listener) -> None:
         if not callable(listener):

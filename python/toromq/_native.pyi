@@ -2,7 +2,9 @@ from typing import Any, final
 
 __all__ = [
     "NativeByHand",
+    "NativeCatchUp",
     "NativeConnection",
+    "NativeFeed",
     "NativeFlows",
     "NativeQueue",
     "NativeWait",
@@ -96,6 +98,9 @@ class NativeQueue:
     def remove_child_dependency(self, port: Port, ticket: int, id: str) -> None: ...
     def get_workers(self, port: Port, ticket: int) -> None: ...
     def trim_events(self, port: Port, ticket: int, max_length: int) -> None: ...
+    def publish_event(
+        self, port: Port, ticket: int, name: str, fields: list[tuple[str, str]], max_length: int | None
+    ) -> None: ...
     def update_data(self, port: Port, ticket: int, id: str, data: bytes) -> None: ...
     def update_progress(self, port: Port, ticket: int, id: str, progress: bytes) -> None: ...
     def add_log(self, port: Port, ticket: int, id: str, line: str, keep: int) -> None: ...
@@ -134,6 +139,26 @@ class NativeFlows:
         states: bool,
     ) -> None: ...
     def wait_until_ready(self, port: Port, ticket: int) -> None: ...
+
+@final
+class NativeFeed:
+    def __new__(
+        cls,
+        port: Port,
+        ticket: int,
+        connection: NativeConnection,
+        prefix: str,
+        queue: str,
+        after: str | None,
+        block: int,
+    ) -> NativeFeed: ...
+    def go_on(self) -> None: ...
+    def catch_up(self, port: Port, ticket: int, place: tuple[str, int | None]) -> NativeCatchUp: ...
+    def close(self) -> None: ...
+
+@final
+class NativeCatchUp:
+    def cancel(self) -> None: ...
 
 @final
 class NativeWaits:

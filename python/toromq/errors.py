@@ -116,6 +116,34 @@ def not_all_added(outcomes: Sequence[Any], added: Sequence[Any]) -> ScriptError:
     return error
 
 
+class EventError(ToroError):
+    """An entry in a queue's stream of events is not what an event of its name is, or is itself an event named "error".
+
+    It is passed over, and what comes after it arrives. What is wrong with it is the `__cause__`.
+
+    Attributes:
+        event_id: the entry.
+        event: the name of its event.
+    """
+
+    def __init__(self, message: str, event_id: str = "", event: str = "") -> None:
+        super().__init__(message)
+        self.event_id = event_id
+        self.event = event
+
+
+class EventsLostError(ToroError):
+    """Events went unread: they were trimmed before they could be read, or the stream was deleted.
+
+    Attributes:
+        last_event_id: the last entry that was read before.
+    """
+
+    def __init__(self, message: str, last_event_id: str = "") -> None:
+        super().__init__(message)
+        self.last_event_id = last_event_id
+
+
 class SandboxError(ToroError):
     """A processor in a child process raised an exception that is not one of these, or the process ended under its job.
 

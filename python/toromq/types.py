@@ -42,6 +42,16 @@ class QueueOptions(TypedDict, total=False):
     result_type: Any
 
 
+class QueueEventsOptions(TypedDict, total=False):
+    """What `QueueEvents` takes by keyword; its documentation says what each means."""
+
+    connection: Connection | str | None
+    prefix: str
+    last_event_id: str
+    blocking_timeout: int | timedelta
+    result_type: Any
+
+
 class WorkerOptions(TypedDict, total=False):
     """What `Worker` takes by keyword; its documentation says what each means."""
 

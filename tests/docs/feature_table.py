@@ -20,7 +20,7 @@ from typing import Any, Final
 import toromq
 from toromq import sync
 from toromq.options import JobOptions
-from toromq.types import QueueOptions, WorkerOptions
+from toromq.types import QueueEventsOptions, QueueOptions, WorkerOptions
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TABLE: Final = ROOT / "docs" / "features.md"
@@ -31,6 +31,8 @@ COMMAND: Final = "python -m tests.docs.feature_table"
 # Where tests of single features are, and where the same is done across clients.
 _ALONE: Final = ("tests/integration", "tests/unit", "tests/typing")
 _ACROSS: Final = ("tests/interop", "tests/property")
+# As options and events are called.
+_NAME: Final = re.compile(r"[a-zA-Z_][\w-]*")
 
 
 @dataclass
@@ -118,13 +120,17 @@ def sections() -> list[Section]:
         _class_section("FlowProducer", toromq.FlowProducer, sync.FlowProducer),
         _class_section("FlowJob", toromq.FlowJob, sync.FlowJob),
         _class_section("JobNode", toromq.JobNode, sync.JobNode),
+        _class_section("QueueEvents", toromq.QueueEvents, sync.QueueEvents),
+        _class_section("QueueEventsProducer", toromq.QueueEventsProducer, sync.QueueEventsProducer),
     ]
     for title, names in (
         ("Job options", JobOptions.__annotations__),
         ("Queue options", QueueOptions.__annotations__),
         ("Worker options", WorkerOptions.__annotations__),
+        ("QueueEvents options", QueueEventsOptions.__annotations__),
         ("Queue events", toromq.Queue.EVENTS),
         ("Worker events", toromq.Worker.EVENTS),
+        ("QueueEvents events", toromq.QueueEvents.EVENTS),
     ):
         theirs = theirs_of(title)
         used_as = "text" if title.endswith("events") else "keyword"
@@ -187,7 +193,7 @@ def _uses_of(node: ast.AST) -> Iterator[Use]:
             yield "name", sub.id
         elif isinstance(sub, ast.keyword) and sub.arg:
             yield "keyword", sub.arg
-        elif isinstance(sub, ast.Constant) and isinstance(sub.value, str) and sub.value.isidentifier():
+        elif isinstance(sub, ast.Constant) and isinstance(sub.value, str) and _NAME.fullmatch(sub.value):
             # A method that is called by its name, an option of a table, an event that is listened to.
             for kind in ("call", "keyword", "text"):
                 yield kind, sub.value

@@ -34,7 +34,7 @@ def test_what_is_explained_as_absent_is_absent(title: str) -> None:
         assert set(stated.get(key, {})) <= names, key
 
 
-@pytest.mark.parametrize("title", ["Queue", "Job", "Worker", "FlowProducer"])
+@pytest.mark.parametrize("title", ["Queue", "Job", "Worker", "FlowProducer", "QueueEvents", "QueueEventsProducer"])
 def test_both_faces_have_every_public_name(title: str) -> None:
     (section,) = (section for section in sections() if section.title == title)
     assert [row.ours for row in section.rows if row.faces != "both"] == []

@@ -18,13 +18,16 @@ from toromq import (
     KeepJobs,
     ParentOptions,
     Queue,
+    QueueEvents,
+    QueueEventsProducer,
     QueueMeta,
     RateLimit,
     TelemetryOptions,
     Worker,
     sync,
 )
-from toromq.types import QueueOptions, WorkerOptions
+from toromq.events import CompletedEvent, CustomEvent, DelayedEvent, FailedEvent, QueueEvent
+from toromq.types import QueueEventsOptions, QueueOptions, WorkerOptions
 
 
 class EmailJob(TypedDict):
@@ -97,7 +100,59 @@ async def asynchronous() -> None:
     await untyped.add("x", {"whatever": [1, 2, None]})
 
 
+async def events_of_a_queue() -> None:
+    of_events: QueueEventsOptions = {"last_event_id": "0", "blocking_timeout": timedelta(seconds=1)}
+    events: QueueEvents[EmailResult] = QueueEvents("emails", **of_events)
+
+    @events.on("completed")
+    async def completed(event: CompletedEvent[EmailResult]) -> None:
+        print(event.job_id, event.returnvalue["sent"])
+
+    @events.on("failed", job_id="7")
+    def failed(event: FailedEvent) -> str:
+        return event.failed_reason
+
+    @events.on("error")
+    def error(error: Exception) -> None:
+        print(error)
+
+    @events.on("packed")
+    def packed(event: CustomEvent) -> None:
+        print(event.fields["boxes"])
+
+    def anything(event: QueueEvent[EmailResult]) -> None:
+        print(event.event, event.timestamp)
+
+    def delayed(event: DelayedEvent) -> None:
+        print(event.delay)
+
+    events.on("completed", lambda event: event.returnvalue["sent"])
+    events.once("delayed", delayed)
+    events.on("stalled", anything)
+    events.off("stalled", anything)
+    async with events:
+        async for event in events:
+            assert_type(event, QueueEvent[EmailResult])
+            match event:
+                case CompletedEvent(job_id=job_id, returnvalue=value):
+                    assert_type(job_id, str)
+                    assert_type(value, EmailResult)
+                case FailedEvent():
+                    assert_type(event.failed_reason, str)
+                case _:
+                    assert_type(event.id, str)
+    of_orders = QueueEvents("orders", result_type=Order)
+    assert_type(of_orders, QueueEvents[Order])
+    untyped = QueueEvents("anything")
+    untyped.on("completed", lambda event: print(event.returnvalue["whatever"]))
+    async with QueueEventsProducer("orders") as producer:
+        assert_type(await producer.publish_event("packed", {"boxes": 2, "by": "x"}, job_id="7"), str)
+
+
 def blocking() -> None:
+    for event in sync.QueueEvents[EmailResult]("emails"):
+        assert_type(event, QueueEvent[EmailResult])
+    sync.QueueEvents("emails").on("failed", lambda event: event.failed_reason.upper())
     of_queue: QueueOptions = {"prefix": "bull", "max_len_events": 100}
     emails: sync.Queue[EmailJob, EmailResult] = sync.Queue("emails", **of_queue)
     job = emails.add("welcome", {"to": "user@example.com"})

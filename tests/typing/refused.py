@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from toromq import Job, Queue, Worker, sync
+from toromq import Job, Queue, QueueEvents, QueueEventsProducer, Worker, sync
+from toromq.events import CompletedEvent, FailedEvent
 
 
 class EmailJob(TypedDict):
@@ -38,6 +39,30 @@ async def asynchronous() -> None:
     job = await emails.add("welcome", {"to": "x"})
     job.returnvalue.upper()  # refused
     await job.change_priority(lifo=1.5)  # refused
+
+
+def failed(event: FailedEvent) -> None: ...
+
+
+def counted(event: CompletedEvent[int]) -> None: ...
+
+
+async def events_of_a_queue() -> None:
+    events: QueueEvents[str] = QueueEvents("emails")
+    events.on("completed", failed)  # refused
+    events.once("completed", failed)  # refused
+    events.on("completed", counted)  # refused
+    events.on("completed")(failed)  # refused
+    events.on("drained", failed)  # refused
+    events.on("completed", lambda event: event.failed_reason)  # refused
+    events.on("completed", failed, job=7)  # refused
+    events.on(7, failed)  # refused
+    QueueEvents("emails", last_event_id=7)  # refused
+    QueueEvents("emails", last_event="0")  # refused
+    async for event in events:
+        event.job_id.upper()  # refused
+    await QueueEventsProducer("emails").publish_event("packed", {"boxes": None})  # refused
+    await QueueEventsProducer("emails").publish_event("packed", max=5)  # refused
 
 
 def blocking() -> None:

@@ -10,6 +10,8 @@ from toromq.options import RateLimit
 from toromq.sync.flow import FlowProducer
 from toromq.sync.job import Job
 from toromq.sync.queue import Queue
+from toromq.sync.queue_events import QueueEvents
+from toromq.sync.queue_events_producer import QueueEventsProducer
 from toromq.sync.sandbox_job import SandboxJob
 from toromq.sync.worker import Worker
 
@@ -22,6 +24,8 @@ __all__ = [
     "Metrics",
     "MetricsTime",
     "Queue",
+    "QueueEvents",
+    "QueueEventsProducer",
     "RateLimit",
     "SandboxJob",
     "Worker",

@@ -59,7 +59,7 @@ class QueueGetters(QueueBase[DataT, ResultT], Listeners):
         is how many are read in one round trip.
 
         Example:
-            >>> async for job in queue.iter_jobs("failed"):
+            >>> for job in queue.iter_jobs("failed"):
             ...     print(job.id, job.failed_reason)
         """
         size = whole("batch", batch, 1, 1000)

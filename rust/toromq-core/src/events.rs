@@ -123,44 +123,150 @@ pub struct News {
     pub connected: bool,
     /// Whether entries may have gone unread: the stream was trimmed past the reader, or deleted.
     pub lost: bool,
-    /// The entry up to which everything that is still there was read.
+    /// Up to where everything that is still there was read.
+    pub place: Place,
+}
+
+/// How far a stream was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The last entry that was read.
     pub position: EntryId,
+    /// How many entries had ever been added up to it, where that is known: servers before 7.0 don't count.
+    pub counted: Option<i64>,
 }
 
-/// How to tell later that nothing after a position went unread.
-#[derive(Debug, Clone, Copy)]
-enum Anchor {
-    /// There was an entry at it: trimming takes the oldest first, so while it stands, so does all that came after it.
-    Entry,
-    /// The stream was empty, and so many entries had ever been in it (-1 where the server does not count).
-    Counted(i64),
-}
-
-impl Anchor {
-    fn holds(self, end: &End) -> bool {
-        match self {
-            Self::Entry => end.present,
-            Self::Counted(added) => added >= 0 && end.added - added == end.length,
+impl Place {
+    /// Behind an entry, of which nobody knows how many went before.
+    #[must_use]
+    pub fn after(position: EntryId) -> Self {
+        Self {
+            position,
+            counted: None,
         }
+    }
+
+    /// Goes on over a page that was read from here; whether entries went unread since the last page.
+    pub(crate) fn turn(&mut self, page: &Page) -> bool {
+        let begun_anew = page.last < self.position;
+        let read = page.number();
+        // Whatever was there before is gone, so all that is left comes after the position.
+        let first_left = page.added - page.length;
+        let lost = if begun_anew {
+            // Deleted and begun anew, or a server that came back with less than it had. What it holds from before may
+            // have been read already, so it is not read again.
+            true
+        } else {
+            match self.counted.filter(|_| page.counts()) {
+                Some(counted) if page.is_last => counted + read != page.added,
+                Some(counted) if !page.joins => counted != first_left,
+                // What was before the position is gone, so maybe what came next as well.
+                None if !page.joins => self.position != EntryId::default() && first_left != 0,
+                _ => false,
+            }
+        };
+        self.counted = if !page.counts() {
+            None
+        } else if page.is_last {
+            Some(page.added)
+        } else if !page.joins {
+            Some(first_left + read)
+        } else {
+            self.counted.map(|counted| counted + read)
+        };
+        self.position = match page.end {
+            _ if begun_anew => page.last,
+            Some(end) => end,
+            // Of a stream that was emptied, it is still known how far it had come.
+            None => page.last,
+        };
+        lost
+    }
+
+    /// Goes on over entries that came while nothing else was there to be read.
+    fn follow(&mut self, end: EntryId, read: usize) {
+        self.position = end;
+        self.counted = self.counted.map(|counted| counted + as_count(read));
     }
 }
 
-/// The reply of `check_events`.
-struct End {
-    present: bool,
+// No stream has more entries than that.
+fn as_count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The reply of `read_events`.
+pub(crate) struct Page {
+    /// Whether an entry at or before the position is there: trimming takes the oldest first, so all after it are.
+    joins: bool,
+    /// The newest id that the stream ever gave.
     last: EntryId,
     length: i64,
     added: i64,
+    entries: Vec<Value>,
+    /// The last one of the entries.
+    end: Option<EntryId>,
+    /// Whether there was nothing behind them.
+    pub(crate) is_last: bool,
 }
 
-impl End {
-    fn anchor(&self) -> Anchor {
-        if self.length > 0 {
-            Anchor::Entry
-        } else {
-            Anchor::Counted(self.added)
+impl Page {
+    fn counts(&self) -> bool {
+        self.added >= 0
+    }
+
+    fn number(&self) -> i64 {
+        as_count(self.entries.len())
+    }
+
+    /// The place before the oldest entry there is: what went before that was not unread.
+    pub(crate) fn beginning(&self) -> Place {
+        Place {
+            position: EntryId::default(),
+            counted: self.counts().then_some(self.added - self.length),
         }
     }
+
+    pub(crate) fn events(self) -> Vec<Event> {
+        self.entries.into_iter().filter_map(Event::new).collect()
+    }
+}
+
+/// Reads what comes after a place, `most` entries of it.
+pub(crate) async fn read_page(
+    link: &Link,
+    keys: &QueueKeys,
+    position: Option<EntryId>,
+    most: usize,
+) -> Result<Page> {
+    let mut call = Call::new(&scripts::READ_EVENTS, keys);
+    call.arg(position.map_or_else(String::new, |position| position.to_string()))
+        .number(most);
+    let mut reply = items(link.call(&call).await?);
+    let entries = reply.pop().map(items).unwrap_or_default();
+    let number = |n: usize| reply.get(n).map_or(0, integer);
+    let last = reply.get(1).map(text).and_then(|id| EntryId::parse(&id));
+    Ok(Page {
+        joins: number(0) > 0,
+        last: last.unwrap_or_default(),
+        length: number(2),
+        added: number(3),
+        end: end_of(&entries, keys)?,
+        is_last: entries.len() < most,
+        entries,
+    })
+}
+
+fn end_of(entries: &[Value], keys: &QueueKeys) -> Result<Option<EntryId>> {
+    let Some(last) = entries.last() else {
+        return Ok(None);
+    };
+    id_of(last).map(Some).ok_or_else(|| {
+        Error::Broken(format!(
+            "{} holds an entry without an id",
+            keys.of("events")
+        ))
+    })
 }
 
 /// Follows the events of a queue. Redis is asked only while somebody calls [`EventReader::read`].
@@ -168,13 +274,18 @@ impl End {
 pub struct EventReader {
     link: Link,
     keys: QueueKeys,
-    position: EntryId,
-    anchor: Anchor,
-    /// Whether the position is one: a reader that begins now has none before it was connected.
+    most: usize,
+    block: Duration,
+    place: Place,
+    /// Up to where it was looked whether something went unread.
+    sure: EntryId,
+    /// Whether the place is one: a reader that begins now has none before it was connected.
     placed: bool,
     connected: bool,
-    /// The oldest position since which it was not looked whether something went unread, and when it was left.
-    unchecked: Option<(EntryId, Anchor)>,
+    /// Whether there may be more than what was read, so that nothing is to be waited for.
+    behind: bool,
+    /// Whether entries were read since it was last looked whether some went unread.
+    unchecked: bool,
     checked: Instant,
 }
 
@@ -189,20 +300,37 @@ impl EventReader {
         Self {
             link: Link::blocking(connection, keys.events_client_name()),
             keys,
-            position,
-            anchor: if position == EntryId::default() {
-                Anchor::Counted(0)
-            } else {
-                Anchor::Entry
-            },
+            most: MOST,
+            block: BLOCK,
+            place: Place::after(position),
+            sure: position,
             placed: start != Start::Now,
             connected: false,
-            unchecked: None,
+            behind: false,
+            unchecked: false,
             checked: Instant::now(),
         }
     }
 
-    /// The next news: at once that it is connected, later what happened, or after ten seconds of silence nothing.
+    /// With at most so many entries in one look.
+    #[must_use]
+    pub fn with_most(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
+
+    /// With so long a silence before the stream itself is looked at.
+    #[must_use]
+    pub fn with_block(self, block: Duration) -> Self {
+        Self { block, ..self }
+    }
+
+    /// The entry up to which it is known whether something went unread.
+    #[must_use]
+    pub fn sure(&self) -> EntryId {
+        self.sure
+    }
+
+    /// The next news: at once that it is connected, later what happened, or after a silence nothing.
     ///
     /// Not to be dropped half-way but with the reader itself: a command that blocks would stay on the connection.
     ///
@@ -219,42 +347,48 @@ impl EventReader {
 
     async fn look(&mut self) -> Result<News> {
         if !self.connected {
-            let lost = self.connect().await?;
+            let news = self.connect().await?;
             self.connected = true;
-            return Ok(News {
-                connected: true,
-                ..self.news(Vec::new(), lost)
-            });
+            return Ok(news);
         }
-        let mut block = BLOCK;
-        if let Some((position, anchor)) = self.unchecked {
-            block = BETWEEN_CHECKS.saturating_sub(self.checked.elapsed());
-            if block.is_zero() {
-                let lost = self.check(position, anchor).await?;
-                self.unchecked = None;
-                self.checked = Instant::now();
-                if lost {
-                    return Ok(self.news(Vec::new(), true));
-                }
-                block = BLOCK;
+        if self.behind {
+            let news = self.turn().await?;
+            if news.lost || !news.events.is_empty() || self.behind {
+                return Ok(news);
             }
         }
+        let block = if self.unchecked {
+            BETWEEN_CHECKS.saturating_sub(self.checked.elapsed())
+        } else {
+            self.block
+        };
         let entries = self.wait(block).await?;
-        if let Some(last) = entries.last() {
-            let id = id_of(last).ok_or_else(|| {
-                Error::Broken(format!("{} holds an entry without an id", self.events()))
-            })?;
-            self.unchecked.get_or_insert((self.position, self.anchor));
-            (self.position, self.anchor) = (id, Anchor::Entry);
-            let events = entries.into_iter().filter_map(Event::new).collect();
-            return Ok(self.news(events, false));
+        let Some(end) = end_of(&entries, &self.keys)? else {
+            // Nothing for so long: what was read meanwhile is checked, or whether this is still the same stream.
+            return self.turn().await;
+        };
+        if self.place.counted.is_none() {
+            // It could not be told afterwards whether they are all.
+            return self.turn().await;
         }
-        if self.unchecked.is_some() {
-            return Ok(self.news(Vec::new(), false));
+        if !self.unchecked {
+            self.unchecked = true;
+            self.checked = Instant::now();
         }
-        let end = self.end(Some(self.position)).await?;
-        let lost = self.settle(&end);
-        Ok(self.news(Vec::new(), lost))
+        self.place.follow(end, entries.len());
+        self.behind = entries.len() == self.most || self.checked.elapsed() >= BETWEEN_CHECKS;
+        let events = entries.into_iter().filter_map(Event::new).collect();
+        Ok(self.news(events, false))
+    }
+
+    /// Reads on with a look at what went unread.
+    async fn turn(&mut self) -> Result<News> {
+        let page = self.page(Some(self.place.position), self.most).await?;
+        let lost = self.place.turn(&page);
+        self.sure = self.place.position;
+        self.behind = !page.is_last;
+        self.unchecked = false;
+        Ok(self.news(page.events(), lost))
     }
 
     fn news(&self, events: Vec<Event>, lost: bool) -> News {
@@ -262,88 +396,60 @@ impl EventReader {
             events,
             connected: false,
             lost,
-            position: self.position,
+            place: self.place,
         }
     }
 
-    fn events(&self) -> String {
-        self.keys.of("events")
-    }
-
-    /// Finds its place, for the first time or again; gives whether entries went unread.
-    async fn connect(&mut self) -> Result<bool> {
-        if !self.placed {
-            let end = self.end(None).await?;
-            self.position = end.last;
-            self.anchor = end.anchor();
-            self.placed = true;
-            return Ok(false);
-        }
-        let end = self.end(Some(self.position)).await?;
-        Ok(self.settle(&end))
-    }
-
-    /// After a silence or an outage: whether this is still the stream that was read, and its end where we are. Gives
-    /// whether entries went unread.
-    fn settle(&mut self, end: &End) -> bool {
-        let lost = if end.last < self.position {
-            // Deleted and begun anew, or a server that came back with less than it had. What it holds from before may
-            // have been read already, so it is not read again.
-            true
-        } else if end.length == 0 {
-            end.last > self.position || self.unchecked.is_some()
+    /// Finds its place, for the first time or again.
+    async fn connect(&mut self) -> Result<News> {
+        let mut news = if self.placed {
+            if self.place == Place::default() {
+                self.place = self.page(None, 0).await?.beginning();
+            }
+            self.turn().await?
         } else {
-            return false;
+            let page = self.page(None, 0).await?;
+            self.place = Place {
+                position: page.last,
+                counted: page.counts().then_some(page.added),
+            };
+            self.sure = page.last;
+            self.placed = true;
+            self.news(Vec::new(), false)
         };
-        self.position = end.last;
-        self.anchor = end.anchor();
-        self.unchecked = None;
-        lost
+        news.connected = true;
+        Ok(news)
     }
 
-    /// Whether entries after a position went unread.
-    async fn check(&self, position: EntryId, anchor: Anchor) -> Result<bool> {
-        Ok(!anchor.holds(&self.end(Some(position)).await?))
-    }
-
-    async fn end(&self, position: Option<EntryId>) -> Result<End> {
-        let mut call = Call::new(&scripts::CHECK_EVENTS, &self.keys);
-        call.arg(position.map_or_else(String::new, |position| position.to_string()));
+    async fn page(&self, position: Option<EntryId>, most: usize) -> Result<Page> {
         let patience = self.link.command_timeout();
-        let reply = items(self.answered(patience, self.link.call(&call)).await?);
-        let number = |n: usize| reply.get(n).map_or(0, integer);
-        let last = reply.get(1).map(text).and_then(|id| EntryId::parse(&id));
-        Ok(End {
-            present: number(0) > 0,
-            last: last.unwrap_or_default(),
-            length: number(2),
-            added: number(3),
-        })
+        let page = read_page(&self.link, &self.keys, position, most);
+        self.answered(patience, page).await
     }
 
     /// The entries after the position, as soon as there are some; none when there were none for so long.
     async fn wait(&self, block: Duration) -> Result<Vec<Value>> {
-        let events = self.events();
         let mut cmd = redis::cmd("XREAD");
         cmd.arg("BLOCK")
             // 0 would be for ever.
             .arg(block.as_millis().max(1).to_string())
             .arg("COUNT")
-            .arg(MOST)
+            // Where it can't be counted, this only waits, and what there is is read with a look at what is missing.
+            .arg(self.place.counted.map_or(1, |_| self.most))
             .arg("STREAMS")
-            .arg(events)
-            .arg(self.position.to_string());
+            .arg(self.keys.of("events"))
+            .arg(self.place.position.to_string());
         let reply = self.link.send("read events", &cmd);
         let stream = items(self.answered(block + GRACE, reply).await?);
         let stream = stream.into_iter().next().map(items).unwrap_or_default();
         Ok(stream.into_iter().nth(1).map(items).unwrap_or_default())
     }
 
-    async fn answered(
+    async fn answered<T>(
         &self,
         patience: Duration,
-        reply: impl Future<Output = Result<Value>>,
-    ) -> Result<Value> {
+        reply: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         match timeout(patience, reply).await {
             Ok(reply) => reply,
             Err(_) => {
@@ -352,7 +458,7 @@ impl EventReader {
                 Err(Error::Connection {
                     message: format!(
                         "Redis did not answer the reader of {} within {patience:?}",
-                        self.events()
+                        self.keys.of("events")
                     ),
                     outcome: Outcome::NotDone,
                 })
@@ -364,7 +470,6 @@ impl EventReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::{Address, ConnectionOptions};
 
     fn entry(fields: &[&str]) -> Value {
         let bulk = |text: &&str| Value::BulkString(text.as_bytes().to_vec());
@@ -382,71 +487,197 @@ mod tests {
         assert_eq!(EntryId { ms: 7, number: 8 }.to_string(), "7-8");
     }
 
-    fn end(present: bool, last: u64, length: i64, added: i64) -> End {
-        let last = EntryId {
-            ms: last,
-            number: 0,
-        };
-        End {
-            present,
-            last,
+    fn page(joins: bool, last: u64, length: i64, added: i64, read: &[u64], is_last: bool) -> Page {
+        let at = |ms| EntryId { ms, number: 0 };
+        Page {
+            joins,
+            last: at(last),
             length,
             added,
+            entries: read.iter().map(|_| Value::Nil).collect(),
+            end: read.last().copied().map(at),
+            is_last,
         }
     }
 
-    fn reader_at(ms: u64, anchor: Anchor) -> EventReader {
-        let settings = ConnectionSettings::new(ConnectionOptions {
-            address: Address::Tcp("localhost".to_owned(), 1, None),
-            db: 0,
-            username: None,
-            password: None,
-            client_name: None,
-            connect_timeout: Duration::ZERO,
-            command_timeout: Duration::ZERO,
-        });
-        let start = Start::After(EntryId { ms, number: 0 });
-        let mut reader =
-            EventReader::new(&settings.unwrap(), QueueKeys::new("bull", "mail"), start);
-        reader.anchor = anchor;
-        reader
+    fn place(ms: u64, counted: Option<i64>) -> Place {
+        Place {
+            position: EntryId { ms, number: 0 },
+            counted,
+        }
     }
 
     #[test]
-    fn nothing_went_unread_while_the_last_read_entry_stands_or_all_that_were_added_since() {
-        assert!(Anchor::Entry.holds(&end(true, 9, 5, 20)));
-        assert!(!Anchor::Entry.holds(&end(false, 9, 5, 20)));
-        assert!(Anchor::Counted(15).holds(&end(false, 9, 5, 20)));
-        assert!(!Anchor::Counted(14).holds(&end(false, 9, 5, 20)));
-        // Servers before 7.0 don't count.
-        assert!(!Anchor::Counted(-1).holds(&end(false, 9, 5, -1)));
-        assert!(!Anchor::Counted(0).holds(&end(false, 9, 5, -1)));
-    }
-
-    #[test]
-    fn after_a_silence_the_reader_knows_whether_the_stream_is_still_the_one_it_read() {
+    fn a_reader_knows_whether_something_went_unread() {
+        let at = |counted| place(7, counted);
+        let known = at(Some(20));
         let cases = [
-            ("nothing new", end(true, 7, 5, 20), 7, false),
-            ("more to read", end(true, 9, 5, 20), 7, false),
-            ("more to read, some gone", end(false, 9, 5, 20), 7, false),
-            ("all gone that was read", end(false, 7, 0, 20), 7, false),
-            ("gone before it was read", end(false, 9, 0, 20), 9, true),
-            ("no stream any more", end(false, 0, 0, 0), 0, true),
-            ("less than was read", end(false, 5, 3, 3), 5, true),
+            (
+                "nothing new",
+                known,
+                page(true, 7, 5, 20, &[], true),
+                place(7, Some(20)),
+                false,
+            ),
+            (
+                "more to read",
+                known,
+                page(true, 9, 5, 22, &[8, 9], true),
+                place(9, Some(22)),
+                false,
+            ),
+            (
+                "more than a page",
+                known,
+                page(true, 30, 5, 43, &[8, 9], false),
+                place(9, Some(22)),
+                false,
+            ),
+            (
+                "all gone that was read",
+                known,
+                page(false, 7, 0, 20, &[], true),
+                place(7, Some(20)),
+                false,
+            ),
+            (
+                "only what was read is gone",
+                known,
+                page(false, 9, 2, 22, &[8, 9], true),
+                place(9, Some(22)),
+                false,
+            ),
+            (
+                "that, before a page",
+                known,
+                page(false, 30, 4, 24, &[8, 9], false),
+                place(9, Some(22)),
+                false,
+            ),
+            (
+                "more is gone",
+                known,
+                page(false, 9, 1, 22, &[9], true),
+                place(9, Some(22)),
+                true,
+            ),
+            (
+                "that, before a page",
+                known,
+                page(false, 30, 4, 25, &[9, 10], false),
+                place(10, Some(23)),
+                true,
+            ),
+            (
+                "gone before it was read",
+                known,
+                page(false, 9, 0, 22, &[], true),
+                place(9, Some(22)),
+                true,
+            ),
+            (
+                "one was missed before",
+                known,
+                page(true, 9, 5, 23, &[8, 9], true),
+                place(9, Some(23)),
+                true,
+            ),
+            (
+                "no stream any more",
+                known,
+                page(false, 0, 0, 0, &[], true),
+                place(0, Some(0)),
+                true,
+            ),
+            (
+                "less than was read",
+                known,
+                page(true, 5, 3, 3, &[], true),
+                place(5, Some(3)),
+                true,
+            ),
+            (
+                "begun anew meanwhile",
+                known,
+                page(false, 9, 2, 2, &[8, 9], true),
+                place(9, Some(2)),
+                true,
+            ),
+            (
+                "from an id that is there",
+                at(None),
+                page(true, 9, 5, 22, &[8, 9], false),
+                place(9, None),
+                false,
+            ),
+            (
+                "that, to the end",
+                at(None),
+                page(true, 9, 5, 22, &[8, 9], true),
+                place(9, Some(22)),
+                false,
+            ),
+            (
+                "from an id that is gone",
+                at(None),
+                page(false, 9, 2, 22, &[8, 9], true),
+                place(9, Some(22)),
+                true,
+            ),
+            (
+                "from before them all",
+                at(None),
+                page(false, 9, 2, 2, &[8, 9], true),
+                place(9, Some(2)),
+                false,
+            ),
+            (
+                "a server that can't count",
+                at(None),
+                page(true, 9, 5, -1, &[8, 9], true),
+                place(9, None),
+                false,
+            ),
+            (
+                "that, and it is gone",
+                at(None),
+                page(false, 9, 5, -1, &[8, 9], true),
+                place(9, None),
+                true,
+            ),
+            (
+                "it can't any more",
+                known,
+                page(true, 9, 5, -1, &[8, 9], true),
+                place(9, None),
+                false,
+            ),
+            (
+                "from the oldest on",
+                place(0, Some(18)),
+                page(false, 9, 4, 22, &[2, 3], false),
+                place(3, Some(20)),
+                false,
+            ),
+            (
+                "that, trimmed meanwhile",
+                place(0, Some(17)),
+                page(false, 9, 4, 22, &[3], false),
+                place(3, Some(19)),
+                true,
+            ),
         ];
-        for (what, end, position, lost) in cases {
-            let mut reader = reader_at(7, Anchor::Entry);
-            assert_eq!(reader.settle(&end), lost, "{what}");
-            assert_eq!(reader.position.ms, position, "{what}");
+        for (what, mut place, page, then, lost) in cases {
+            assert_eq!(place.turn(&page), lost, "{what}");
+            assert_eq!(place, then, "{what}");
         }
     }
 
     #[test]
-    fn a_stream_emptied_before_it_was_looked_at_may_have_lost_something() {
-        let mut reader = reader_at(7, Anchor::Entry);
-        reader.unchecked = Some((EntryId::default(), Anchor::Entry));
-        assert!(reader.settle(&end(false, 7, 0, 20)));
-        assert!(!reader.settle(&end(false, 7, 0, 20)));
+    fn what_came_while_it_waited_is_counted() {
+        let mut known = place(7, Some(20));
+        known.follow(EntryId { ms: 9, number: 0 }, 2);
+        assert_eq!(known, place(9, Some(22)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod cron;
 pub mod error;
 pub mod events;
+pub mod feed;
 pub mod flow;
 pub mod job;
 pub mod keys;

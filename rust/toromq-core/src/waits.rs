@@ -489,7 +489,7 @@ impl Shared {
         for event in &news.events {
             table.tell(event);
         }
-        table.position = Some(news.position);
+        table.position = Some(news.place.position);
         table.end_missing();
         if !table.to_ask.is_empty() {
             self.ask.notify_one();

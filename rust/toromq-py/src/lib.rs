@@ -3,6 +3,7 @@
 mod connection;
 mod cron;
 mod errors;
+mod feed;
 mod flow;
 mod json;
 mod pool;
@@ -51,6 +52,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<port::Port>()?;
     module.add_class::<connection::NativeConnection>()?;
     module.add_class::<queue::NativeQueue>()?;
+    module.add_class::<feed::NativeFeed>()?;
+    module.add_class::<feed::NativeCatchUp>()?;
     module.add_class::<flow::NativeFlows>()?;
     module.add_class::<waits::NativeWaits>()?;
     module.add_class::<waits::NativeWait>()?;

@@ -16,6 +16,7 @@ use pyo3::{
 };
 use toromq_core::{
     error::{Error, Result},
+    events::{Event, Place},
     flow::Node,
     job::JobRecord,
     queue::{Added, Scheduler},
@@ -50,6 +51,9 @@ pub(crate) enum Item {
     Workers(Vec<(String, Vec<(String, String)>)>),
     Failed(Error),
     Event(&'static str, Box<Item>),
+    Place(Place),
+    Entries(Vec<Event>, Place),
+    CaughtUp(Vec<Event>, Place, bool, bool),
     JobCompleted((String, String), i64),
     JobDropped((String, String)),
     JobFailed(Arc<JobRecord>, Failed),
@@ -76,6 +80,21 @@ pub(crate) fn record(py: Python<'_>, job: &JobRecord) -> PyResult<Py<PyAny>> {
         fields,
     )
         .into_py_any(py)
+}
+
+/// Entries of the events stream: (id, name, fields as bytes) each.
+fn entries<'py>(py: Python<'py>, events: &[Event]) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for event in events {
+        let fields = dict_of_bytes(py, &event.fields)?;
+        list.append((event.id.to_string(), &event.name, fields))?;
+    }
+    Ok(list)
+}
+
+/// How far a stream was read: the last id, and how many entries went before where that is known.
+fn place(place: &Place) -> (String, Option<i64>) {
+    (place.position.to_string(), place.counted)
 }
 
 impl Item {
@@ -147,6 +166,11 @@ impl Item {
             Self::Workers(workers) => workers.into_py_any(py),
             Self::Failed(error) => to_python(error).into_value(py).into_py_any(py),
             Self::Event(name, item) => (name, item.to_python(py)?).into_py_any(py),
+            Self::Place(read) => place(read).into_py_any(py),
+            Self::Entries(events, read) => (entries(py, events)?, place(read)).into_py_any(py),
+            Self::CaughtUp(events, read, lost, is_last) => {
+                (entries(py, events)?, place(read), lost, is_last).into_py_any(py)
+            }
             Self::JobCompleted(run, finished_on) => (run, finished_on).into_py_any(py),
             Self::JobDropped(run) => run.into_py_any(py),
             Self::JobFailed(job, failed) => (

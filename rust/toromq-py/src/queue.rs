@@ -99,6 +99,8 @@ operations! {
         = |queue| queue.get_logs(&id, start, last, asc) => |(lines, count)| Item::Logs(lines, count);
     get_workers() = |queue| queue.get_workers() => Item::Workers;
     trim_events(max_length: i64) = |queue| queue.trim_events(max_length) => Item::Number;
+    publish_event(name: String, fields: Vec<(String, String)>, max_length: Option<u64>)
+        = |queue| queue.publish_event(&name, &fields, max_length) => Item::Text;
 
     get_ranges(states: Vec<String>, start: i64, last: i64, asc: bool)
         = |queue| queue.get_ranges(&states, start, last, asc) => Item::Texts;

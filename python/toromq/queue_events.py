@@ -1,0 +1,270 @@
+"""The events of a queue, for listeners and for loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Generic, Self
+
+from toromq._bridge import is_receiving, port
+from toromq._job_fields import ResultT
+from toromq._listeners import AsyncListeners
+from toromq._queue_events_base import UNTAKEN, Place, QueueEventsBase, order
+from toromq.errors import ToroError
+from toromq.events import QueueEvent
+
+
+class EventIterator(AsyncIterator["QueueEvent[ResultT]"], Generic[ResultT]):
+    """Events one after the other; what `async for event in events` goes over."""
+
+    def __init__(self, events: QueueEvents[ResultT]) -> None:
+        """See QueueEvents."""
+        self._events = events
+        self._untaken: deque[QueueEvent[ResultT]] = deque()
+        self._arrived = asyncio.Event()
+        self._thread = threading.current_thread()
+        # Up to where it was read already when it comes to what all get.
+        self._skips: tuple[int, int] | None = None
+        with events._lock:
+            self._ended = not events.is_running()
+            self._place: Place | None = events._after or events._place
+            # What the others had before it came.
+            self._is_behind = events._after is not None and events._place is not None
+            events._followers.add(self)
+
+    def __aiter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> QueueEvent[ResultT]:
+        """The next event."""
+        self._thread = threading.current_thread()
+        while not self._untaken:
+            if self._ended:
+                raise StopAsyncIteration
+            if not self._events._is_ours():
+                self._events._check_start()
+            if self._is_behind:
+                await self._catch_up()
+                continue
+            self._arrived.clear()
+            # Something may have come just before that.
+            if not (self._untaken or self._ended or self._is_behind):
+                await self._arrived.wait()
+        return self._untaken.popleft()
+
+    def offer(self, made: list[Any], place: Place) -> None:
+        """Take what all get, unless too much is untaken: that is read again from the stream when its turn comes."""
+        if self._is_behind or self._ended:
+            return
+        if len(self._untaken) >= UNTAKEN:
+            self._is_behind = True
+            return
+        if self._skips is not None:
+            made = [event for event in made if order(event.id) > self._skips]
+            if order(place[0]) >= self._skips:
+                self._skips = None
+        self._untaken.extend(made)
+        self._place = place
+        if made:
+            self._arrived.set()
+
+    async def _catch_up(self) -> None:
+        events = self._events
+        assert events._feed is not None
+        assert self._place is not None
+        entries, place, lost, _ = await port().call(events._feed.catch_up, self._place)
+        made, bad = events._made(entries)
+        if lost:
+            events._tell("error", events._lost(self._place[0]))
+        events._tell_of_bad(bad)
+        with events._lock:
+            self._untaken.extend(made)
+            self._place = place
+            others = events._place
+            if others is None or order(place[0]) >= order(others[0]):
+                self._is_behind = False
+                self._skips = order(place[0])
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._ended = True
+        self._arrived.set()
+
+    def is_driving(self) -> bool:
+        """Whether a thread goes over it that outlives the main one."""
+        thread = self._thread
+        return (
+            not self._ended and thread is not threading.main_thread() and thread.is_alive() and not thread.daemon
+        )
+
+    def __del__(self) -> None:
+        """Maybe it was the last thing that kept the reader."""
+        self._ended = True
+        self._events._end_if_undriven()
+
+
+# Beyond so many listeners that wait for something, nothing more is read.
+_LISTENING = 1000  # async only
+
+
+class QueueEvents(QueueEventsBase[ResultT], AsyncListeners):  # type: ignore[misc]  # as its base says
+    """Tells what happens to a queue, whoever does it and in whichever program: to listeners, and in loops.
+
+    Every event arrives once and in order; what happened while Redis was away arrives when it is back. Where events were
+    trimmed unread, an `error` says so (EventsLostError). An entry that is not what an event of its name is, such as a
+    `completed` whose result is no JSON, is passed over with an `error` (EventError), and what follows arrives.
+
+    Who takes events more slowly than they come misses none that the stream still holds: for a loop that is behind,
+    events are read again from the stream, and it holds up nobody else. Listeners that are slow hold up one another,
+    and the reading.
+
+    Constructing one has no side effect: `async with events`, `await events.run()` or a loop over it starts it. It then
+    has a connection of its own, which other programs see as a reader of the queue's events.
+
+    Args:
+        queue_name: the queue.
+        connection: as for Queue.
+        prefix: as for Queue.
+        last_event_id: begin after this event; "0" for the oldest there is, "$" for what happens from the start on.
+        blocking_timeout: milliseconds of silence after which it is looked whether the stream is still the same.
+        result_type: what jobs return, as for Queue; for `returnvalue` of `completed`.
+
+    Events, for `on`: all of `toromq.events.EventName`, names of your own, and error. Listeners get the event, for error
+    the exception; for events of one job only, give `job_id=`.
+
+    Raises:
+        ConfigurationError: an option is not allowed.
+
+    Example:
+        >>> async with QueueEvents("emails") as events:
+        ...     @events.on("completed")
+        ...     def done(event): print(event.job_id, event.returnvalue)
+        ...     async for event in events:
+        ...         match event:
+        ...             case FailedEvent(job_id=job_id, failed_reason=reason): print(job_id, reason)
+    """
+
+    _ready: asyncio.Event | None = None
+    _ended: asyncio.Event | None = None
+    _has_answered = False
+    _runs = 0
+    _loop: asyncio.AbstractEventLoop | None = None  # async only
+    _holds_up = False  # async only
+
+    async def __aenter__(self) -> Self:
+        """Start, and wait until it listens; if Redis is away, no longer than the connection's `command_timeout`."""
+        self._begin()
+        assert self._ready is not None
+        patience = self._connection._options["command_timeout"] / 1000
+        if not is_receiving():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ready.wait(), patience)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        await self.close()
+
+    async def run(self) -> None:
+        """Start, unless that was done, and return when closed."""
+        self._begin()
+        assert self._ended is not None
+        self._count_run(1)
+        try:
+            await self._ended.wait()
+        finally:
+            self._count_run(-1)
+
+    async def wait_until_ready(self) -> None:
+        """Start, unless that was done, and return once it listens, however long Redis is away.
+
+        Raises:
+            ToroError: it was closed before.
+        """
+        self._begin()
+        assert self._ready is not None
+        # A listener can't wait for what is told to its own thread.
+        if is_receiving():
+            return
+        await self._ready.wait()
+        if not self._has_answered:
+            raise ToroError(f"the reader of the events of {self.queue_name} was closed before Redis answered")
+
+    async def close(self) -> None:
+        """Read no more, for good. Loops end when they have had what was read for them. Closing twice is harmless."""
+        self._is_closed = True
+        if self._feed is None or not self._is_ours():
+            return
+        self._feed.close()
+        # A listener can't wait for what is told to its own thread.
+        if not is_receiving():
+            assert self._ended is not None
+            await self._ended.wait()
+        if self._owns_connection:
+            self._connection.close()
+
+    async def disconnect(self) -> None:
+        """The same as `close`."""
+        await self.close()
+
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._ended is not None and not self._ended.is_set() and self._is_ours()
+
+    def __aiter__(self) -> EventIterator[ResultT]:
+        """Every event after `last_event_id`; without one, what happens from now on. Many can iterate at once."""
+        if not self._is_closed:
+            self._begin()
+        return EventIterator(self)
+
+    def _begin(self) -> None:
+        self._check_start()
+        with self._lock:
+            if self._feed is None:
+                self._ready, self._ended = asyncio.Event(), asyncio.Event()
+                self._loop = asyncio.get_running_loop()  # async only
+                self._start(port())
+
+    def _connected(self) -> None:
+        self._has_answered = True
+        assert self._ready is not None
+        self._ready.set()
+
+    def _ended_for_all(self) -> None:
+        port().detach(self._ticket)
+        assert self._ended is not None
+        assert self._ready is not None
+        self._ended.set()
+        self._ready.set()
+
+    def _count_run(self, change: int) -> None:
+        # A daemon thread keeps no program.
+        if not threading.current_thread().daemon:
+            with self._lock:
+                self._runs += change
+            self._end_if_undriven()
+
+    def _is_driven(self) -> bool:
+        if self._loop is not None:  # async only
+            return self._loop.is_running()  # async only
+        with self._lock:
+            return self._runs > 0 or any(follower.is_driving() for follower in self._followers)
+
+    # --- async only: listeners that wait for something ---
+
+    def _go_on(self) -> None:
+        self._holds_up = len(self._background) >= _LISTENING
+        if not self._holds_up:
+            super()._go_on()
+
+    def _keep_task(self, task: asyncio.Future[Any]) -> None:
+        super()._keep_task(task)
+        task.add_done_callback(self._has_listened)
+
+    def _has_listened(self, _: asyncio.Future[Any]) -> None:
+        if self._holds_up:
+            self._go_on()
