@@ -6,7 +6,19 @@ import re
 from typing import Any, Self
 
 from tests.interop.scripted import Script
-from tests.interop.sides import MISSING, DoomedWorker, JobView, Outcome, RefusedError, Run, Side, SideWorker, script_of
+from tests.interop.sides import (
+    MISSING,
+    DoomedWorker,
+    JobView,
+    Outcome,
+    RefusedError,
+    Run,
+    Side,
+    SideWorker,
+    Tree,
+    TreeIds,
+    script_of,
+)
 from tests.support.node_peer import UNDEFINED, NodePeer, NodePeerError
 
 
@@ -82,7 +94,7 @@ class NodeSide(Side):
         self._by_hand = ""
 
     async def start(self) -> Self:
-        self.handle = await self.peer.queue(self._name)
+        self.handle = await self.peer.queue(self._name, prefix=self._prefix)
         return self
 
     async def add(self, name: str, data: Any = MISSING, /, **options: Any) -> str:
@@ -100,6 +112,27 @@ class NodeSide(Side):
         except NodePeerError as error:
             raise RefusedError(str(error), _code(error)) from error
         return [str(job["id"]) for job in added]
+
+    async def add_flows(
+        self, *trees: Tree, queues_options: dict[str, dict[str, Any]] | None = None, bulk: bool = False
+    ) -> list[TreeIds]:
+        handle = await self.peer.flow_producer(prefix=self._prefix)
+        given = [_node_tree(tree) for tree in trees]
+        try:
+            if bulk or len(given) != 1:
+                return [_tree_ids(tree) for tree in await self.peer.call(handle, "addBulk", given)]
+            options = {name: {"defaultJobOptions": _camel(jobs)} for name, jobs in (queues_options or {}).items()}
+            return [_tree_ids(await self.peer.call(handle, "add", given[0], {"queuesOptions": options}))]
+        except NodePeerError as error:
+            raise RefusedError(str(error), _code(error)) from error
+        finally:
+            await self.peer.close_handle(handle)
+
+    async def read_flow(self, queue: str, job_id: str, **extent: Any) -> TreeIds | None:
+        handle = await self.peer.flow_producer(prefix=self._prefix)
+        found = await self.peer.call(handle, "getFlow", {"queueName": queue, "id": job_id, **_camel(extent)})
+        await self.peer.close_handle(handle)
+        return None if found is None else _tree_ids(found)
 
     async def view(self, job_id: str) -> JobView | None:
         job = await self.peer.call(self.handle, "getJob", job_id, state=True)
@@ -158,6 +191,7 @@ class NodeSide(Side):
     ) -> SideWorker:
         if "metrics" in options:
             options["metrics"] = {"maxDataPoints": options["metrics"]}
+        options["prefix"] = self._prefix
         handle = await self.peer.worker(self._name, script_of(script), backoff_delays=backoff_delays, **_camel(options))
         return NodeWorker(self.peer, handle)
 
@@ -190,6 +224,22 @@ class NodeSide(Side):
         # The queue and the workers go with the peer's reset.
         for doomed in self._doomed:
             doomed.kill()
+
+
+def _node_tree(tree: Tree) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": tree.name, "queueName": tree.queue, "opts": _camel(tree.options)}
+    if tree.prefix is not None:
+        described["prefix"] = tree.prefix
+    if tree.data is not MISSING:
+        described["data"] = tree.data
+    if tree.children:
+        described["children"] = [_node_tree(child) for child in tree.children]
+    return described
+
+
+def _tree_ids(node: dict[str, Any]) -> TreeIds:
+    # A child that was removed is null.
+    return node["job"]["name"], str(node["job"]["id"]), [_tree_ids(child) for child in node.get("children") or () if child]
 
 
 def _camel(options: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.interop.scripted import BlockingGates, Gates, Script, run_blocking, run_script
-from tests.interop.sides import MISSING, DoomedWorker, JobView, Outcome, RefusedError, Run, Side, SideWorker, script_of
+from tests.interop.sides import (
+    MISSING,
+    DoomedWorker,
+    JobView,
+    Outcome,
+    RefusedError,
+    Run,
+    Side,
+    SideWorker,
+    Tree,
+    TreeIds,
+    script_of,
+)
 from tests.support.eventually import aeventually
 
 
@@ -157,6 +169,10 @@ class DoomedOurWorker(DoomedWorker):
         await self._process.wait()
 
 
+def _tree_ids(node: Any) -> TreeIds:
+    return node.job.name, node.job.id, [_tree_ids(child) for child in node.children]
+
+
 class OurSide(Side):
     """The queue through ``toromq``."""
 
@@ -196,6 +212,36 @@ class OurSide(Side):
             return [job.id for job in await self._done(self._queue.add_bulk, jobs)]
         except (TypeError, ValueError, ScriptError) as error:
             raise RefusedError(str(error), getattr(error, "code", None)) from error
+
+    async def add_flows(
+        self, *trees: Tree, queues_options: dict[str, dict[str, Any]] | None = None, bulk: bool = False
+    ) -> list[TreeIds]:
+        from toromq.errors import ScriptError
+
+        producer = self._names.FlowProducer(connection=self._redis, prefix=self._prefix)
+        given = [self._flow_job(tree) for tree in trees]
+        options = {name: {"default_job_options": jobs} for name, jobs in (queues_options or {}).items()}
+        try:
+            if bulk or len(given) != 1:
+                return [_tree_ids(tree) for tree in await self._done(producer.add_bulk, given)]
+            return [_tree_ids(await self._done(producer.add, given[0], queues_options=options))]
+        except (TypeError, ValueError, ScriptError) as error:
+            raise RefusedError(str(error), getattr(error, "code", None)) from error
+        finally:
+            await self._done(producer.close)
+
+    def _flow_job(self, tree: Tree) -> Any:
+        data = {} if tree.data is MISSING else {"data": tree.data}
+        children = [self._flow_job(child) for child in tree.children]
+        return self._names.FlowJob(
+            tree.name, queue_name=tree.queue, prefix=tree.prefix, children=children, **data, **tree.options
+        )
+
+    async def read_flow(self, queue: str, job_id: str, **extent: Any) -> TreeIds | None:
+        producer = self._names.FlowProducer(connection=self._redis, prefix=self._prefix)
+        found = await self._done(producer.get_flow, queue, job_id, **extent)
+        await self._done(producer.close)
+        return None if found is None else _tree_ids(found)
 
     async def view(self, job_id: str) -> JobView | None:
         job = await self._done(self._queue.get_job, job_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import threading
 import time
 from collections import defaultdict
@@ -176,6 +177,23 @@ async def _move(job: Any, script: Script, gates: Gates) -> Any:
     return job.attempts_started
 
 
+async def _children(job: Any, script: Script, gates: Gates) -> dict[str, list[Any]]:
+    values = (await _done(job.get_children_values())).values()
+    ignored = (await _done(job.get_ignored_children_failures())).values()
+    return {"values": sorted(values, key=json.dumps), "ignored": sorted(ignored)}
+
+
+async def _have_children(job: Any, script: Script, gates: Gates) -> Any:
+    from toromq import WaitingChildrenError
+
+    if job.attempts_started == 1:
+        for n in range(_setting(job, script, "count", 1)):
+            await _done(job._queue.add("value", {"value": n}, parent=job, priority=n))
+        if await _done(job.move_to_waiting_children()):
+            raise WaitingChildrenError
+    return await _children(job, script, gates)
+
+
 async def _gate(job: Any, script: Script, gates: Gates) -> Any:
     return await gates.passed(job.id)
 
@@ -221,6 +239,8 @@ _PROCESSORS: dict[str, Callable[[Any, Script, Gates], Coroutine[Any, Any, Any]]]
     "log": _log,
     "update_data": _update_data,
     "move": _move,
+    "children": _children,
+    "have_children": _have_children,
     "gate": _gate,
     "sleep": _sleep,
     "rate_limit": _rate_limit,

@@ -8,7 +8,7 @@ and ``scripted.py`` both know.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Self
 
 from tests.interop.scripted import Script
@@ -69,6 +69,22 @@ class JobView:
     processed_on: int | None
     finished_on: int | None
     state: str
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A job of a flow to add, with the jobs below it; options are spelled the Python way."""
+
+    name: str
+    queue: str
+    children: tuple[Tree, ...] = ()
+    prefix: str | None = None
+    data: Any = MISSING
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+TreeIds = tuple[str, str, "list[TreeIds]"]
+"""A tree as an implementation gave it: name and id of a job, and those below it."""
 
 
 class SideWorker(ABC):
@@ -152,6 +168,22 @@ class Side(ABC):
     @abstractmethod
     async def add_bulk(self, jobs: list[tuple[str, Any, dict[str, Any]]]) -> list[str]:
         """Adds jobs in one call and returns their ids in order."""
+
+    @abstractmethod
+    async def add_flows(
+        self, *trees: Tree, queues_options: dict[str, dict[str, Any]] | None = None, bulk: bool = False
+    ) -> list[TreeIds]:
+        """Adds trees in one call, which is that for many if there are more, or with ``bulk``; returns their ids.
+
+        ``queues_options`` has options of jobs by names of queues.
+
+        Raises:
+            RefusedError: The producer turned it down.
+        """
+
+    @abstractmethod
+    async def read_flow(self, queue: str, job_id: str, **extent: Any) -> TreeIds | None:
+        """Reads a tree."""
 
     @abstractmethod
     async def view(self, job_id: str) -> JobView | None:

@@ -171,6 +171,26 @@ const processors = {
     if (to === 'waiting-children' && (await job.moveToWaitingChildren(job.token))) throw new WaitingChildrenError();
     return job.attemptsStarted;
   },
+  // What a parent learns of its children.
+  children: async job => {
+    const values = Object.values(await job.getChildrenValues());
+    const ignored = Object.values(await job.getIgnoredChildrenFailures());
+    const texts = values.map(value => JSON.stringify(value)).sort();
+    return { values: texts.map(text => JSON.parse(text)), ignored: ignored.sort() };
+  },
+  // Adds children of its own at its first start, and waits for them.
+  have_children: async (job, script) => {
+    if (job.attemptsStarted === 1) {
+      const queue = new Queue(job.queueName, { connection: defaults.connection, prefix: job.prefix });
+      const parent = { id: job.id, queue: job.queueQualifiedName };
+      for (let n = 0; n < setting(job, script, 'count', 1); n++) {
+        await queue.add('value', { value: n }, { parent, priority: n });
+      }
+      await queue.close();
+      if (await job.moveToWaitingChildren(job.token)) throw new WaitingChildrenError();
+    }
+    return processors.children(job);
+  },
   gate: async (job, script, handle) => {
     notify('gate', { handle, jobId: job.id });
     const entry = gate(handle, job.id);
