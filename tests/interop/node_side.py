@@ -239,7 +239,8 @@ def _node_tree(tree: Tree) -> dict[str, Any]:
 
 def _tree_ids(node: dict[str, Any]) -> TreeIds:
     # A child that was removed is null.
-    return node["job"]["name"], str(node["job"]["id"]), [_tree_ids(child) for child in node.get("children") or () if child]
+    below = [_tree_ids(child) for child in node.get("children") or () if child]
+    return node["job"]["name"], str(node["job"]["id"]), below
 
 
 def _camel(options: dict[str, Any]) -> dict[str, Any]:

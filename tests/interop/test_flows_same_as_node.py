@@ -171,7 +171,8 @@ CASES: Final[dict[str, Case]] = {
         node("R", node("x", attempts=3, backoff=500, remove_on_complete=True, keep_logs=3, stack_trace_limit=1)),
     ),
     "options of queues": one(
-        node("R", LEAF, node("own", queue="pages", attempts=9)), queues_options={"pages": {"attempts": 4, "priority": 6}}
+        node("R", LEAF, node("own", queue="pages", attempts=9)),
+        queues_options={"pages": {"attempts": 4, "priority": 6}},
     ),
     "ids that are made": Case(
         lambda _: [Tree("R", "q", (Tree("x", "pages", options={"timestamp": BORN}),), options={"timestamp": BORN})]
