@@ -42,6 +42,10 @@ def order(id: str) -> tuple[int, int]:
 class Follower(Protocol):
     """Who iterates over events."""
 
+    def takes(self) -> bool:
+        """Whether it takes what all get now."""
+        ...
+
     def offer(self, made: list[Any], place: Place) -> None:
         """Take events, or leave them to the stream."""
         ...
@@ -156,7 +160,8 @@ class QueueEventsBase(EventListeners[ResultT], Listeners):  # type: ignore[misc]
 
     def _take(self, entries: list[Entry], place: Place) -> None:
         with self._lock:
-            wants_all = bool(self._followers) or self._has_channels
+            # Who is behind reads for itself.
+            wants_all = self._has_channels or any(follower.takes() for follower in self._followers)
             wanted = entries if wants_all else [entry for entry in entries if entry[1] in self._listeners]
             made, bad = self._made(wanted)
             self._place = place

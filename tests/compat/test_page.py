@@ -80,7 +80,7 @@ def test_both_programs_of_a_pair_say_the_same(redisbox: RedisBox, redis: redis_p
         told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
         said.append(told.stdout)
     redis.flushdb()
-    assert said == ["1 {'sent': 'a@example.com'}\n"] * 2 + ["enough\n"] * 2
+    assert said == ["1 {'sent': 'a@example.com'}\n"] * 2 + ["enough\n"] * 2 + ["a order\na 2\n"] * 2
 
 
 _OURS = {name: getattr(toromq, name) for name in toromq.__all__}

@@ -42,10 +42,10 @@ class EventIterator(Iterator["QueueEvent[ResultT]"], Generic[ResultT]):
 
     def __next__(self) -> QueueEvent[ResultT]:
         """The next event."""
-        self._thread = threading.current_thread()
         while not self._untaken:
             if self._ended:
                 raise StopIteration
+            self._thread = threading.current_thread()
             if not self._events._is_ours():
                 self._events._check_start()
             if self._is_behind:
@@ -57,9 +57,13 @@ class EventIterator(Iterator["QueueEvent[ResultT]"], Generic[ResultT]):
                 self._arrived.wait()
         return self._untaken.popleft()
 
+    def takes(self) -> bool:
+        """Whether it takes what all get now."""
+        return not (self._is_behind or self._ended)
+
     def offer(self, made: list[Any], place: Place) -> None:
         """Take what all get, unless too much is untaken: that is read again from the stream when its turn comes."""
-        if self._is_behind or self._ended:
+        if not self.takes():
             return
         if len(self._untaken) >= UNTAKEN:
             self._is_behind = True

@@ -154,6 +154,12 @@ def queue_options(opts: Opts) -> dict[str, Any]:
     return _reached(options)
 
 
+def events_options(opts: Opts) -> dict[str, Any]:
+    """Options of a reader of events, or of who publishes some."""
+    names = frozenset(("connection", "prefix", "autorun", "blocking_timeout", "last_event_id"))
+    return _reached(_known(opts, names, "a reader of events"))
+
+
 def worker_options(opts: Opts, accepted: Callable[..., Any]) -> dict[str, Any]:
     """Options of a worker: those that `accepted`, the real one, has."""
     _refuse_backend(opts)
