@@ -111,6 +111,7 @@ def _class_section(title: str, kind: type[Any], blocking: type[Any]) -> Section:
     return section
 
 
+@cache
 def sections() -> list[Section]:
     """Every public name, without its tests."""
     made = [
@@ -209,6 +210,7 @@ def _best(found: list[str], name: str) -> str | None:
     return max(found, key=score, default=None)
 
 
+@cache
 def with_tests() -> list[Section]:
     """Every public name, with a test of it alone and one across clients where there is one."""
     made = sections()
