@@ -15,11 +15,11 @@ class QueueLimits(QueueBase[DataT, ResultT]):
     """The part of a queue that limits: how many jobs at once, how many in a time, none for a time."""
 
     async def set_global_concurrency(self, concurrency: int) -> None:
-        """Let at most so many jobs be active at once, over all workers. Those active go on; to stop all, pause.
+        """Let at most so many jobs be active at once, over all workers; 0 for none, as `pause` does. Those active go on.
 
         A worker that waits takes more at once when the limit was raised.
         """
-        most = whole("concurrency", concurrency, 1)
+        most = whole("concurrency", concurrency, 0)
         await port().call(self._native().set_global_concurrency, most)
 
     async def remove_global_concurrency(self) -> None:
@@ -41,13 +41,13 @@ class QueueLimits(QueueBase[DataT, ResultT]):
 
         `max` holds for every worker, whatever its own `limiter` says; a worker with a `limiter` keeps its own duration.
         The time is a fixed window that begins with a start: across the end of one and the beginning of the next,
-        up to 2 * max - 1 jobs may start within `duration`.
+        up to 2 * max - 1 jobs may start within `duration`. Workers that sleep until a window ends look again at once.
         """
         limit = whole("max", max, 1, 2**53 - 2), some_milliseconds("duration", duration)
         await port().call(self._native().set_global_rate_limit, limit)
 
     async def remove_global_rate_limit(self) -> None:
-        """Let any number of jobs start in any time, where workers have no `limiter` of their own."""
+        """Let any number of jobs start in any time, where workers have no `limiter` of their own; at once."""
         await port().call(self._native().set_global_rate_limit, None)
 
     async def get_global_rate_limit(self) -> RateLimit | None:
@@ -68,8 +68,7 @@ class QueueLimits(QueueBase[DataT, ResultT]):
     async def remove_rate_limit_key(self) -> bool:
         """End what `rate_limit` set, or the current rate window; whether there was one.
 
-        Workers that wait for jobs start at once. One that found the limit in force looks again when it would have
-        ended, or after its `maximum_rate_limit_delay`.
+        Workers start at once, also those that sleep until it would have ended.
         """
         found: bool = await port().call(self._native().set_rate_limit, None)
         return found

@@ -64,6 +64,8 @@ async def test_the_global_concurrency_is_set_told_and_removed(queue: Any, meta: 
     assert (await done(queue.get_global_concurrency()), meta()) == (3, {"concurrency": "3"})
     await done(queue.set_global_concurrency(1))
     assert (await done(queue.get_global_concurrency()), meta()) == (1, {"concurrency": "1"})
+    await done(queue.set_global_concurrency(0))
+    assert (await done(queue.get_global_concurrency()), meta()) == (0, {"concurrency": "0"})
     await done(queue.remove_global_concurrency())
     assert (await done(queue.get_global_concurrency()), meta()) == (None, {})
 
@@ -141,9 +143,9 @@ async def test_the_rest_of_a_window_is_told_by_the_maximum(
 @pytest.mark.parametrize(
     ("method", "arguments", "said"),
     [
-        ("set_global_concurrency", (0,), "concurrency: got 0; allowed is a whole number from 1"),
-        ("set_global_concurrency", (None,), "concurrency: got None; allowed is a whole number from 1"),
-        ("set_global_concurrency", (True,), "concurrency: got True; allowed is a whole number from 1"),
+        ("set_global_concurrency", (-1,), "concurrency: got -1; allowed is a whole number from 0"),
+        ("set_global_concurrency", (None,), "concurrency: got None; allowed is a whole number from 0"),
+        ("set_global_concurrency", (True,), "concurrency: got True; allowed is a whole number from 0"),
         ("set_global_rate_limit", (0, 1000), "max: got 0; allowed is a whole number from 1"),
         ("set_global_rate_limit", (1.5, 1000), "max: got 1.5; allowed is a whole number from 1"),
         ("set_global_rate_limit", (2**53 - 1, 1000), "max: got 9007199254740991; allowed is a whole number from 1"),
@@ -428,3 +430,106 @@ async def test_a_worker_that_is_paused_under_a_limit_hands_on_what_woke_it(
             await aeventually(lambda: ran == [1])
     await queue.remove_rate_limit_key()
     await queue.close()
+
+
+async def limited(redis: redis_py.Redis, prefix: str, count: int) -> None:
+    """Returns when so many workers wait for a change of the limits."""
+
+    def sleep() -> bool:
+        clients = [client for client in redis.client_list() if client["name"].startswith(f"{prefix}:")]
+        return sum(client["cmd"].lower() == "xread" and "b" in client["flags"] for client in clients) == count
+
+    await aeventually(sleep)
+
+
+@pytest.mark.parametrize(
+    ("limit", "change", "started"),
+    [
+        ("own", ("remove_rate_limit_key",), 6),
+        ("queue's", ("remove_rate_limit_key",), 4),
+        ("queue's", ("set_global_rate_limit", 5, _LONG), 5),
+        ("queue's", ("remove_global_rate_limit",), 6),
+        ("by hand", ("remove_rate_limit_key",), 6),
+    ],
+    ids=str,
+)
+async def test_workers_asleep_under_a_limit_are_woken_when_it_goes(
+    redisbox: RedisBox,
+    redis: redis_py.Redis,
+    prefix: str,
+    queue: Any,
+    limit: str,
+    change: tuple[Any, ...],
+    started: int,
+) -> None:
+    options: dict[str, Any] = {"connection": redisbox.url, "prefix": prefix, "drain_delay": 600, "concurrency": 3}
+    options["maximum_rate_limit_delay"] = _LONG
+    ran: list[int] = []
+
+    async def processor(job: Any) -> None:
+        ran.append(job.data)
+
+    # Of each window a worker may start as many; the windows last longer than the test.
+    if limit == "own":
+        options["limiter"] = RateLimit(3, _LONG)
+    elif limit == "queue's":
+        await done(queue.set_global_rate_limit(2, _LONG))
+    else:
+        options["limiter"] = RateLimit(100, 10)
+        await done(queue.rate_limit(_LONG))
+    first = {"own": 3, "queue's": 2, "by hand": 0}[limit]
+    await done(queue.add_bulk([("n", n) for n in range(6)]))
+    async with toromq.Worker("q", processor, **options), toromq.Worker("q", processor, **options):
+        await aeventually(lambda: len(ran) == first)
+        await limited(redis, prefix, 2)
+        await done(getattr(queue, change[0])(*change[1:]))
+        await aeventually(lambda: len(ran) == started)
+        # They sleep again where there is a limit still, and else wait for jobs.
+        if started < 6:
+            await limited(redis, prefix, 2)
+            assert len(ran) == started
+    await done(queue.remove_rate_limit_key())
+
+
+async def test_a_limit_that_goes_while_a_worker_still_waits_for_jobs_wakes_it_as_well(
+    redisbox: RedisBox, redis: redis_py.Redis, prefix: str, queue: Any
+) -> None:
+    options: dict[str, Any] = {"connection": redisbox.url, "prefix": prefix, "drain_delay": 600}
+    ran: list[int] = []
+
+    async def processor(job: Any) -> None:
+        ran.append(job.data)
+
+    async with toromq.Worker("q", processor, limiter=RateLimit(1, _LONG), **options):
+        for n in range(3):
+            await asleep(redis, prefix)
+            await done(queue.add_bulk([("n", n), ("n", n)]))
+            await aeventually(lambda n=n: len(ran) == 2 * n + 1)
+            await done(queue.remove_rate_limit_key())
+            await aeventually(lambda n=n: len(ran) == 2 * n + 2)
+            await done(queue.remove_rate_limit_key())
+    assert ran == [0, 0, 1, 1, 2, 2]
+
+
+async def test_many_adds_do_not_wake_a_worker_under_a_limit(
+    redisbox: RedisBox, redis: redis_py.Redis, prefix: str, queue: Any
+) -> None:
+    options: dict[str, Any] = {"connection": redisbox.url, "prefix": prefix, "maximum_rate_limit_delay": _LONG}
+    ran: list[int] = []
+
+    async def processor(job: Any) -> None:
+        ran.append(job.data)
+
+    async with toromq.Worker("q", processor, limiter=RateLimit(1, _LONG), **options):
+        await done(queue.add("n", 0))
+        await aeventually(lambda: ran == [0])
+        await done(queue.add("n", 1))
+        await limited(redis, prefix, 1)
+        before = calls(redis)
+        for n in range(20):
+            await done(queue.add("n", n))
+        # Each add is a script, and nothing else is called but what keeps locks and looks for stalled jobs.
+        assert calls(redis) - before <= 22
+        assert redis.exists(f"{prefix}:q:marker")
+    await done(queue.remove_rate_limit_key())
+    await done(queue.drain())

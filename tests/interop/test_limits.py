@@ -132,6 +132,23 @@ async def test_the_global_concurrency_holds_across_both_sides(pair: Pair, most: 
     assert max(active) == most
 
 
+async def test_a_concurrency_of_none_stops_the_workers_of_both_sides(pair: Pair) -> None:
+    await pair.a.call("set_global_concurrency", 0)
+    for side in (pair.a, pair.b):
+        assert await side.call("get_global_concurrency") == 0
+        assert await side.call("is_maxed") is True
+    workers = [await side.worker("value") for side in (pair.a, pair.b)]
+    job_id = await pair.b.add("n", {})
+    looks = _calls(pair.keys)
+    # Nobody marks what may not start, so it is looked for.
+    await aeventually(lambda: _calls(pair.keys) >= looks + 2, 20)
+    assert (await pair.a.counts())["waiting"] == 1
+    assert all(worker.runs() == [] for worker in workers)
+    await pair.b.call("remove_global_concurrency")
+    await _completed(pair.a, 1)
+    assert sum(len(worker.runs(job_id)) for worker in workers) == 1
+
+
 async def test_our_change_of_the_concurrency_wakes_idle_workers_of(ours: OurSide, side: Side, keys: QueueKeys) -> None:
     await ours.call("set_global_concurrency", 1)
     await ours.add_bulk([("n", {}, {})] * 4)

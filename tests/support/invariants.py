@@ -28,6 +28,7 @@ _QUEUE_KEYS: Final = {
     "stalled": "set",
     "stalled-check": "string",
     "limiter": "string",
+    "limiter:wake": "stream",
     "meta": "hash",
     "marker": "zset",
     "events": "stream",
@@ -371,7 +372,7 @@ def _markers_are_the_two_known_ones(queue: _Queue) -> Iterable[str]:
 
 
 def _throttles_expire(queue: _Queue) -> Iterable[str]:
-    for suffix in ("limiter", "stalled-check"):
+    for suffix in ("limiter", "limiter:wake", "stalled-check"):
         if suffix in queue.keys and not queue.keys[suffix].has_ttl:
             yield f"{queue.key(suffix)} never expires, expected a time to live."
 

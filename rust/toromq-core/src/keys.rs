@@ -33,6 +33,7 @@ impl QueueKeys {
             "stalled_check" => "stalled-check",
             "metrics_completed" => "metrics:completed",
             "metrics_failed" => "metrics:failed",
+            "limiter_wake" => "limiter:wake",
             other => other,
         };
         format!("{}{tail}", self.base)

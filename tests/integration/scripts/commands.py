@@ -22,6 +22,7 @@ _SUFFIXES: Final = {
     "stalled_check": "stalled-check",
     "metrics_completed": "metrics:completed",
     "metrics_failed": "metrics:failed",
+    "limiter_wake": "limiter:wake",
 }
 
 # The clock of all callers. Long past, so that nothing depends on the day the tests run.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.scripts.commands import NewJob, Queue
+from tests.integration.scripts.commands import LONG_MS, Expiring, NewJob, Queue
 
 RATE = [("max", 5), ("duration", 900)]
 
@@ -49,3 +49,13 @@ def test_a_change_wakes_a_worker_for_what_may_start(
     changed = mail.call("set_global_limits", change).changed
     assert changed.get("marker") == ({"0": 0} if wakes else None)
     assert changed.keys() <= {"marker", "meta"}
+
+
+@pytest.mark.parametrize("change", [RATE, [("max", ""), ("duration", "")], [("concurrency", 2)]], ids=str)
+def test_who_sleeps_until_a_window_ends_is_told_of_any_change(
+    mail: Queue, change: list[tuple[str, int | str]]
+) -> None:
+    mail.put("meta", {"max": "1", "duration": "900"})
+    assert "limiter:wake" not in mail.call("set_global_limits", change).changed
+    mail.redis.set(mail.key("limiter"), 1, px=LONG_MS)
+    assert mail.call("set_global_limits", change).changed["limiter:wake"] == Expiring([{"limit": "changed"}])

@@ -6,6 +6,9 @@ import pytest
 
 from tests.integration.scripts.commands import LONG_MS, Expiring, NewJob, Queue
 
+# For a second; whoever sleeps under a limit reads it.
+WOKEN = Expiring([{"limit": "changed"}])
+
 
 @pytest.mark.parametrize("counter", [None, 3, 2**53 - 1])
 def test_a_limit_by_hand_takes_the_place_of_any_window(mail: Queue, counter: int | None) -> None:
@@ -47,8 +50,23 @@ def test_its_end_wakes_a_worker_for_what_may_start(
     mail.put("meta", settings)
     mail.redis.set(mail.key("limiter"), 3, px=LONG_MS)
     mail.redis.delete(mail.key("marker"))
-    expected = {"limiter": None, **({"marker": {"0": 0}} if wakes else {})}
+    expected = {"limiter": None, "limiter:wake": WOKEN, **({"marker": {"0": 0}} if wakes else {})}
     assert mail.call("set_rate_limit", duration_ms="") == (1, expected)
+
+
+def test_what_would_wake_workers_is_left_alone_where_it_is_something_else(mail: Queue) -> None:
+    mail.redis.set(mail.key("limiter"), 3, px=LONG_MS)
+    mail.redis.hset(mail.key("limiter:wake"), "name", "a job's")
+    assert mail.call("set_rate_limit", duration_ms="") == (1, {"limiter": None})
+    assert mail.redis.pttl(mail.key("limiter:wake")) == -1
+
+
+def test_only_the_newest_change_is_kept_for_a_second(mail: Queue) -> None:
+    for _ in range(3):
+        mail.redis.set(mail.key("limiter"), 3, px=LONG_MS)
+        mail.call("set_rate_limit", duration_ms="")
+    assert mail.redis.xlen(mail.key("limiter:wake")) == 1
+    assert 0 < mail.redis.pttl(mail.key("limiter:wake")) <= 1000
 
 
 def test_there_may_be_none_to_end(mail: Queue) -> None:

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Closing, Finished, Shared,
     exchange::{entry, exchange, recover},
-    lock_manager, marker,
+    lock_manager,
+    marker::{self, Told, WORTH_LISTENING, Waiting},
     outcome::Entry,
     schedulers, stalled_checker,
 };
@@ -35,8 +36,8 @@ pub(super) async fn run(
     blocking: Link,
 ) {
     let stop = CancellationToken::new();
-    let (arm, armed) = watch::channel(false);
-    let (marks, mut marked) = mpsc::channel(1);
+    let (arm, armed) = watch::channel(Waiting::No);
+    let (telling, mut told) = mpsc::channel(1);
     let mut upkeep = vec![
         tokio::spawn(
             stop.clone()
@@ -46,7 +47,7 @@ pub(super) async fn run(
             Arc::clone(&shared),
             blocking,
             armed,
-            marks,
+            telling,
         ))),
     ];
     if !shared.settings.skip_stalled_check {
@@ -158,7 +159,19 @@ pub(super) async fn run(
         }
 
         let idle = may_fetch && free > 0;
-        arm.send_if_modified(|now| std::mem::replace(now, idle) != idle);
+        let waiting = match limited_until {
+            _ if idle => Waiting::Marker,
+            Some(until) if level == Closing::No && !paused && free > 0 => {
+                let is_long = until.saturating_duration_since(Instant::now()) >= WORTH_LISTENING;
+                if is_long {
+                    Waiting::Limit(until)
+                } else {
+                    Waiting::No
+                }
+            }
+            _ => Waiting::No,
+        };
+        arm.send_if_modified(|now| std::mem::replace(now, waiting) != waiting);
         let due_at = due.map(|due| {
             Instant::now() + Duration::from_millis(u64::try_from(due - wall_ms()).unwrap_or(0))
         });
@@ -168,15 +181,23 @@ pub(super) async fn run(
             Some((id, token, outcome)) = outcomes.recv() => {
                 pending.extend(entry(&shared, &id, &token, outcome));
             }
-            Some(score) = marked.recv() => {
-                // No score: the wait timed out, and an idle worker looks by itself.
-                match score {
-                    Some(at) if at > wall_ms() => due = Some(due.map_or(at, |due| due.min(at))),
-                    _ => work_likely = true,
+            Some((heard, taken)) = told.recv() => {
+                arm.send_replace(Waiting::No);
+                let _ = taken.send(());
+                match heard {
+                    // No score: the wait timed out, and an idle worker looks by itself.
+                    Told::Mark(Some(at)) if at > wall_ms() => {
+                        due = Some(due.map_or(at, |due| due.min(at)));
+                    }
+                    Told::Mark(_) | Told::LimitsChanged => work_likely = true,
                 }
                 if !idle {
-                    // Taken while no slot was free: another worker must hear of it.
-                    marker::restore(&shared).await;
+                    if matches!(heard, Told::Mark(_)) {
+                        // Taken while no slot was free, or under a limit: another worker must hear of it.
+                        marker::restore(&shared).await;
+                    }
+                    // A marker may tell of the limit's end as well, where it was waited for since before.
+                    limited_until = None;
                 }
             }
             () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
