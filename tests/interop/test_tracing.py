@@ -345,9 +345,10 @@ async def test_we_read_what_each_job_of_a_flow_carries(
     await side.add_flow(_FLOW)
     added = {span.attributes["bullmq.job.name"]: span for span in await side.ended("addNode mail", 2)}
     async with toromq.FlowProducer(connection=redisbox.unix_url, prefix=prefix) as flows:
-        parent = await flows.get_flow("mail", added["parent"].attributes["bullmq.job.id"])
+        parent = await flows.get_flow("mail", added["parent"].attributes["bullmq.job.id"], states=True)
     assert isinstance(parent, toromq.JobNode)
     (child,) = parent.children
+    assert (parent.children_count, child.children_count) == (1, 0)
     assert child.job.opts["tm"].startswith(_carried(added["child"]))
     assert parent.job.opts["tm"].startswith(_carried(added["parent"]))
 

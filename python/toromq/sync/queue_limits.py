@@ -16,7 +16,7 @@ class QueueLimits(QueueBase[DataT, ResultT]):
     """The part of a queue that limits: how many jobs at once, how many in a time, none for a time."""
 
     def set_global_concurrency(self, concurrency: int) -> None:
-        """Let at most so many jobs be active at once, over all workers; 0 for none, as `pause` does. Those active go on.
+        """Let at most so many jobs be active at once, over all workers; 0 for none. Those active go on.
 
         A worker that waits takes more at once when the limit was raised.
         """
