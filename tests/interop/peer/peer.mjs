@@ -24,6 +24,7 @@ import {
   WaitingError,
   Worker,
 } from 'bullmq';
+import { CronExpressionParser } from 'cron-parser';
 
 const require = createRequire(import.meta.url);
 
@@ -360,6 +361,30 @@ async function closeAll(force) {
   return open.length;
 }
 
+// The next times of a cron pattern as a worker finds them: each by a new search from the last. Null where the search
+// gives up; a text is the reason of a refusal.
+function cronFires([pattern, tz, after, count, hashSeed]) {
+  const options = { tz, ...(hashSeed === null ? {} : { hashSeed }) };
+  const fires = [];
+  let currentDate = new Date(after);
+  for (let left = count; left > 0; left -= 1) {
+    let cron;
+    try {
+      cron = CronExpressionParser.parse(pattern, { ...options, currentDate });
+    } catch (error) {
+      return error.message;
+    }
+    try {
+      currentDate = cron.next().toDate();
+    } catch {
+      fires.push(null);
+      return fires;
+    }
+    fires.push(currentDate.getTime());
+  }
+  return fires;
+}
+
 const commands = {
   hello: async () => ({
     node: process.versions.node,
@@ -369,6 +394,8 @@ const commands = {
   }),
 
   constants: async () => ({ PRIORITY_LIMIT, MetricsTime }),
+
+  cron: async ({ rows }) => rows.map(cronFires),
 
   // Sets the connection and the prefix of everything created from now on.
   defaults: async ({ connection, prefix }) => {

@@ -49,7 +49,7 @@ impl Cron {
     /// The same, with what the wall clock shows then.
     #[must_use]
     pub fn fire_after(&self, ms: i64) -> Option<Fire> {
-        let (moment, stands_in) = walk::next_after(&self.fields, &self.zone, ms.div_euclid(1000))?;
+        let (moment, stands_in) = walk::next_after(&self.fields, &self.zone, ms)?;
         Some(Fire {
             ms: moment.utc.checked_mul(1000)?,
             offset: moment.offset,

@@ -73,28 +73,57 @@ impl Fields {
         let missing = texts.len() - given.len();
         texts[missing..].copy_from_slice(&given);
 
+        let refuse = |index: usize, reason: String| CronError::Field {
+            pattern: pattern.to_owned(),
+            field: KINDS[index].name,
+            given: texts[index].to_owned(),
+            reason,
+        };
         let mut draws = Draws::new(hash_seed);
         let mut read = |index: usize| {
-            let kind = &KINDS[index];
             let draw = draws.draw();
-            kind.read(texts[index], draw)
-                .map_err(|reason| CronError::Field {
-                    pattern: pattern.to_owned(),
-                    field: kind.name,
-                    given: texts[index].to_owned(),
-                    reason,
-                })
+            KINDS[index]
+                .read(texts[index], draw)
+                .map_err(|reason| refuse(index, reason))
         };
         // In the order in which the reference draws for `H`.
         let (seconds, minutes, hours, months) = (read(0)?, read(1)?, read(2)?, read(4)?);
-        let (days, weekdays) = (read(3)?, read(5)?);
+        let (mut days, weekdays) = (read(3)?, read(5)?);
+        // The reference looks for the letter alone: it counts in `1-3L` too.
+        let last_day = texts[3].contains('L');
+        if months.bits.is_power_of_two() {
+            // It drops the days that a single month does not have, if others are left, before it looks for repetitions.
+            let there = (2 << longest(months.bits.trailing_zeros())) - 1;
+            if last_day || days.bits & there != 0 {
+                days.bits &= there;
+                days.twice &= there;
+            }
+        }
+        for (index, twice) in [
+            seconds.twice,
+            minutes.twice,
+            hours.twice,
+            days.twice,
+            months.twice,
+            weekdays.twice,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            if twice != 0 {
+                return Err(refuse(
+                    index,
+                    format!("a value stands in it twice: {}", twice.trailing_zeros()),
+                ));
+            }
+        }
         let fields = Self {
             seconds: seconds.bits,
             minutes: minutes.bits,
             hours: hours.bits,
             months: months.bits,
             days: days.bits,
-            last_day: days.last,
+            last_day,
             weekdays: weekdays.bits,
             last_weekdays: weekdays.last_bits,
             nth: weekdays.nth,
@@ -103,16 +132,11 @@ impl Fields {
         };
         // As the reference does it: a day that no month of several has is found out only by searching.
         if fields.any_weekday && fields.months.is_power_of_two() && !fields.possible() {
-            return Err(CronError::Field {
-                pattern: pattern.to_owned(),
-                field: KINDS[3].name,
-                given: texts[3].to_owned(),
-                reason: format!(
-                    "month {} has {} days at most",
-                    fields.months.trailing_zeros(),
-                    longest(fields.months.trailing_zeros())
-                ),
-            });
+            let month = fields.months.trailing_zeros();
+            return Err(refuse(
+                3,
+                format!("month {month} has {} days at most", longest(month)),
+            ));
         }
         Ok(fields)
     }
@@ -217,8 +241,8 @@ fn longest(month: u32) -> u32 {
 #[derive(Default)]
 struct Values {
     bits: u64,
-    /// `L`.
-    last: bool,
+    /// Those that more than one item has.
+    twice: u64,
     /// The weekdays of `5L`.
     last_bits: u64,
     nth: Nth,
@@ -301,8 +325,8 @@ impl Kind {
             text = numbers_for_names(&text)?;
         }
         self.check_characters(&text)?;
-        text = self.values_for_hashes(&text, draw)?;
         text = text.replace(['*', '?'], &format!("{}-{}", self.least, self.most));
+        text = self.values_for_hashes(&text, draw)?;
         for item in text.split(',') {
             self.add(item, &mut values)?;
         }
@@ -420,12 +444,7 @@ impl Kind {
         } else {
             bits
         };
-        if values.bits & bits != 0 {
-            return Err(format!(
-                "a value stands in it twice: {}",
-                (values.bits & bits).trailing_zeros()
-            ));
-        }
+        values.twice |= values.bits & bits;
         values.bits |= bits;
         Ok(())
     }
@@ -472,7 +491,6 @@ impl Kind {
         }
         values.seen.push(item.to_owned());
         if !self.is_weekday() {
-            values.last = true;
             return Ok(());
         }
         // The reference looks at the first digit only.

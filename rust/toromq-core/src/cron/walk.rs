@@ -15,40 +15,50 @@ use super::{
 /// Farther than any two days of a pattern lie apart: 29 February falls on a given weekday after 40 years at most.
 const YEARS: i32 = 100;
 
-/// The first second after `utc` that the fields match, and whether its hour stands in for one that does not exist.
-pub(super) fn next_after(fields: &Fields, zone: &Zone, utc: i64) -> Option<(Moment, bool)> {
+/// The first whole second after `ms` that the fields match, and whether its hour stands in for one that does not exist.
+pub(super) fn next_after(fields: &Fields, zone: &Zone, ms: i64) -> Option<(Moment, bool)> {
     if !fields.possible() {
         return None;
     }
-    let start = zone.at(utc.checked_add(1)?)?;
+    let utc = ms.div_euclid(1000);
+    let start = zone.at(utc)?;
     let last_year = date(start.day())?.year().saturating_add(YEARS);
     let mut walk = Walk {
         zone,
         at: start,
         stands_in: None,
         repeated: None,
-        every_hour: fields.every_hour(),
     };
+    // Within a second the reference begins with the next one; else with the moment itself, which it then passes over.
+    if ms.rem_euclid(1000) != 0 {
+        walk.step(1, false, fields)?;
+    }
     loop {
+        let before = walk.at.utc;
         let today = date(walk.at.day())?;
         if today.year() > last_year {
             return None;
         }
         let hour = walk.at.hour();
-        let hour_counts = (has(fields.hours, hour) || walk.stands_in == Some(hour))
-            && (walk.repeated != Some(hour) || walk.every_hour);
+        let listed = has(fields.hours, hour) || walk.stands_in == Some(hour);
+        let again = listed && !fields.every_hour() && walk.repeated == Some(hour);
         if !has(fields.months, today.month()) {
             walk.next_month(today)?;
         } else if !fields.matches_day(today) {
             walk.next_day()?;
-        } else if !hour_counts {
+        } else if again || !listed {
+            walk.repeated = walk.repeated.filter(|_| !again);
             walk.next_hour(fields)?;
         } else if !has(fields.minutes, walk.at.minute()) {
             walk.next_minute(fields)?;
-        } else if !has(fields.seconds, walk.at.second()) {
+        } else if !has(fields.seconds, walk.at.second()) || walk.at.utc == utc {
             walk.next_second(fields)?;
         } else {
             return Some((walk.at, !has(fields.hours, hour)));
+        }
+        if walk.at.utc <= before {
+            // No day or hour that came twice may hold the search up.
+            walk.at = zone.at(before + 1)?;
         }
     }
 }
@@ -58,9 +68,9 @@ struct Walk<'a> {
     at: Moment,
     /// The hour that stands for one that does not exist.
     stands_in: Option<u32>,
-    /// The hour that the clocks were put back to: it is here for the second time.
+    /// The hour that the clocks were put back to: where it is met it has been there before. It is passed over once, be it on
+    /// a later day, as in the reference.
     repeated: Option<u32>,
-    every_hour: bool,
 }
 
 impl Walk<'_> {
@@ -92,7 +102,6 @@ impl Walk<'_> {
     fn begin(&mut self, start: Moment) -> Option<()> {
         self.at = start;
         self.stands_in = None;
-        self.repeated = None;
         Some(())
     }
 
@@ -102,7 +111,7 @@ impl Walk<'_> {
             return self.next_day();
         };
         let begun = i64::from(self.at.of_day() % 3600);
-        if self.leap(i64::from(listed - hour) * 3600 - begun)? {
+        if self.leap(i64::from(listed - hour) * 3600 - begun, 3600)? {
             return Some(());
         }
         self.step(3600, listed - hour > 1, fields)
@@ -112,19 +121,29 @@ impl Walk<'_> {
         let minute = self.at.minute();
         let begun = i64::from(self.at.second());
         if let Some(listed) = next_bit(fields.minutes, minute) {
-            if !self.leap(i64::from(listed - minute) * 60 - begun)? {
-                self.step(60, false, fields)?;
+            if !self.leap(i64::from(listed - minute) * 60 - begun, 60)? {
+                let hour = self.at.local() - self.at.local().rem_euclid(3600);
+                let there = self
+                    .zone
+                    .moment_of(hour + i64::from(listed) * 60, self.at.offset)?;
+                if there.utc > self.at.utc {
+                    self.arrive(there);
+                } else {
+                    self.step(60, false, fields)?;
+                }
             }
             return Some(());
         }
         // The next hour, at once at its first listed minute: what the next step makes of a change depends on it.
         let first = i64::from(fields.minutes.trailing_zeros());
-        if !self.leap((i64::from(60 - minute) + first) * 60 - begun)? {
+        if !self.leap((i64::from(60 - minute) + first) * 60 - begun, 3600)? {
+            let before = self.at;
             self.step(3600, false, fields)?;
-            let local = self.at.local();
-            self.at = self
-                .zone
-                .moment_of(local - local.rem_euclid(3600) + first * 60, self.at.offset)?;
+            let hour = self.at.local() - self.at.local().rem_euclid(3600);
+            let there = self.zone.moment_of(hour + first * 60, self.at.offset)?;
+            if there.utc > before.utc {
+                self.at = there;
+            }
         }
         Some(())
     }
@@ -132,16 +151,19 @@ impl Walk<'_> {
     fn next_second(&mut self, fields: &Fields) -> Option<()> {
         let second = self.at.second();
         let listed = next_bit(fields.seconds, second);
-        if self.leap(i64::from(listed.unwrap_or(60) - second))? {
+        let unit = if listed.is_some() { 1 } else { 60 };
+        if self.leap(i64::from(listed.unwrap_or(60) - second), unit)? {
             return Some(());
         }
-        self.step(if listed.is_some() { 1 } else { 60 }, false, fields)
+        self.step(unit, false, fields)
     }
 
-    /// Goes `seconds` on if the clocks do not change on the way.
-    fn leap(&mut self, seconds: i64) -> Option<bool> {
+    /// Goes `seconds` on if the clocks do not change on the way, nor before a `unit` has passed, which is how a step goes.
+    fn leap(&mut self, seconds: i64, unit: i64) -> Option<bool> {
         let there = self.zone.at(self.at.utc.checked_add(seconds)?)?;
-        if there.offset != self.at.offset {
+        if there.offset != self.at.offset
+            || self.zone.offset(self.at.utc.checked_add(unit)?)? != self.at.offset
+        {
             return Some(false);
         }
         self.arrive(there);
@@ -181,7 +203,6 @@ impl Walk<'_> {
     fn arrive(&mut self, there: Moment) {
         if there.day() != self.at.day() {
             self.stands_in = self.stands_in.filter(|hour| *hour == there.hour());
-            self.repeated = None;
         }
         self.at = there;
     }
