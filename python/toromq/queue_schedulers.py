@@ -51,8 +51,9 @@ class QueueSchedulers(QueueBase[DataT, ResultT]):
             start_date, end_date: no job before, none after: an aware datetime or milliseconds since 1970. By `every`,
                 the first job is at `start_date`.
             limit: how many jobs it makes; each upsert begins to count anew.
-            offset: where in its grid `every` stands, in milliseconds or as a timedelta: with an interval of an hour, 0
-                is each full hour, and five minutes are five past. Default: it goes on from the first job.
+            offset: where in its interval each job stands, in milliseconds or as a timedelta: with an interval of an
+                hour, five minutes are five past, and an hour is each full hour. Default, and with 0: the first job is
+                due at once, and the others go on from there.
             immediately: let the first job of a pattern be due now.
             hash_seed: what the choice of an `H` in the pattern depends on. Default: `id`.
             name: the name of the jobs. Default: `id`.

@@ -158,7 +158,8 @@ def when_of(
             if value is not None:
                 raise ConfigurationError(f"{name}: got {value!r}; it belongs to a pattern, and every was given")
         # The first job of an interval is due at once anyway.
-        return (some_milliseconds("every", every), None if offset is None else milliseconds("offset", offset))
+        phase = 0 if offset is None else milliseconds("offset", offset)
+        return (some_milliseconds("every", every), phase or None)
     if offset is not None:
         raise ConfigurationError(f"offset: got {offset!r}; it belongs to every, and a pattern was given")
     cron = text("pattern", pattern)

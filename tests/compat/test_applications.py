@@ -38,7 +38,8 @@ async def _run(side: str, file: Path, redisbox: RedisBox, prefix: str) -> list[A
 
 
 @pytest.mark.parametrize(
-    "application", ["adding", "by_hand", "cancelling", "controlling", "flowing", "listening", "living", "working"]
+    "application",
+    ["adding", "by_hand", "cancelling", "controlling", "flowing", "listening", "living", "scheduling", "working"],
 )
 async def test_an_application_sees_the_same(
     redisbox: RedisBox, redis: redis_py.Redis, prefix: str, application: str

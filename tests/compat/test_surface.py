@@ -37,7 +37,7 @@ NAMES = {
     "MinimalQueue": _ENGINE,
     "getCompleted": _LOOP,
     "getReturnValue": "job.returnvalue is decoded",
-    "default_repeat_strategy": "there are no job schedulers yet",
+    "default_repeat_strategy": "when the next job is due is for all clients to agree on, and the engine's affair",
 }
 # Methods that are there and raise NotSupportedError whatever they are given.
 REFUSED = {
@@ -73,7 +73,7 @@ ATTRIBUTES = {
     "lockManager": _LOOP,
     "processing": _LOOP,
     "redisConnection": _ENGINE,
-    "repeat_strategy": "there are no job schedulers yet",
+    "repeat_strategy": "when the next job is due is for all clients to agree on, and the engine's affair",
     "resume_event": _LOOP,
     "scripts": _ENGINE,
     "waiting": _LOOP,

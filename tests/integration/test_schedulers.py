@@ -182,6 +182,144 @@ async def test_slots_that_are_taken_are_stepped_over_up_to_a_point(
         redis.delete(key(f"repeat:s:{start + n * 1000}"))
 
 
+# -- patterns ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_pattern_is_meant_in_utc_unless_a_zone_is_given(queue: Queue[Any, Any]) -> None:
+    await queue.upsert_job_scheduler("utc", pattern="0 15 3 * * *", start_date=datetime(2035, 7, 3, tzinfo=UTC))
+    job = await queue.upsert_job_scheduler(
+        "madrid", pattern="15 3 * * *", tz="Europe/Madrid", start_date=datetime(2035, 7, 3, tzinfo=UTC)
+    )
+    utc, madrid = await queue.get_job_scheduler("utc"), await queue.get_job_scheduler("madrid")
+    assert utc is not None
+    assert madrid is not None
+    assert (utc.tz, madrid.tz) == ("UTC", "Europe/Madrid")
+    expected = [datetime(2035, 7, 3, hour, 15, tzinfo=UTC).timestamp() * 1000 for hour in (3, 1)]
+    assert [utc.next, madrid.next] == expected
+    assert job is not None
+    assert job.opts["prevMillis"] == madrid.next
+    assert job.opts["repeat"]["tz"] == "Europe/Madrid"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pattern": "x"}, r"^pattern: .*\bx\b"),
+        ({"pattern": "61 * * * *"}, "^pattern: .*minute.*61"),
+        ({"pattern": "0 0 31 2 *"}, "^pattern: "),
+        ({"pattern": "* * * * * * *"}, "^pattern: .*fields"),
+        ({"pattern": "* * * * *", "tz": "Europe/Madird"}, "^tz: .*Europe/Madird"),
+        ({"pattern": "* * * * *", "tz": ""}, "^tz: .*zone"),
+        ({"pattern": 5}, "pattern: got 5"),
+    ],
+)
+async def test_a_pattern_that_cannot_be_read_is_not_sent(
+    queue: Queue[Any, Any], redis: redispy.Redis, prefix: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        await queue.upsert_job_scheduler("s", **options)
+    assert keyspace(redis, prefix) == {}
+
+
+async def test_the_first_job_of_a_pattern_may_be_due_at_once(
+    queue: Queue[Any, Any], redisbox: RedisBox, redis: redispy.Redis, key: Any
+) -> None:
+    job = await queue.upsert_job_scheduler("s", pattern="0 0 1 1 *", immediately=True)
+    assert job is not None
+    assert job.delay == 0
+    async with Runs(queue, redisbox.url) as runs:
+        await runs.ran(1)
+    (following,) = delayed(redis, key)
+    due = datetime.fromtimestamp(int(following.rpartition(":")[2]) / 1000, UTC)
+    assert (due.month, due.day, due.hour, due.minute) == (1, 1, 0, 0)
+
+
+async def test_no_time_before_the_end_is_no_scheduler(
+    queue: Queue[Any, Any], redis: redispy.Redis, prefix: str
+) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    # Half a year away.
+    pattern = f"0 0 1 {(soon.month + 5) % 12 + 1} *"
+    assert await queue.upsert_job_scheduler("s", pattern=pattern, end_date=soon) is None
+    assert keyspace(redis, prefix) == {}
+
+
+async def test_an_h_is_chosen_once(queue: Queue[Any, Any]) -> None:
+    seeds = [{}, {}, {"hash_seed": "s"}, {"hash_seed": "another"}]
+    jobs = [await queue.upsert_job_scheduler("s", pattern="H H H H *", **seed) for seed in seeds]
+    ids = [job.id for job in jobs if job is not None]
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+    assert [job.opts["repeat"]["hashSeed"] for job in jobs if job is not None] == ["s", "s", "s", "another"]
+    plain = await queue.upsert_job_scheduler("plain", pattern="0 0 1 MAR THU")
+    assert plain is not None
+    assert "hashSeed" not in plain.opts["repeat"]
+
+
+async def test_times_that_are_taken_are_passed_over(queue: Queue[Any, Any], redis: redispy.Redis, key: Any) -> None:
+    """Jobs that were promoted have run before their time, and are kept."""
+    start = int(datetime(2035, 7, 3, tzinfo=UTC).timestamp() * 1000)
+    taken = [key(f"repeat:s:{start + n * 1000}") for n in range(1, 32)]
+    for name in taken:
+        redis.hset(name, "name", "n")
+    job = await queue.upsert_job_scheduler("s", pattern="* * * * * *", start_date=start)
+    assert job is not None
+    assert job.id == f"repeat:s:{start + 32_000}"
+    await queue.remove_job_scheduler("s")
+    redis.hset(key(f"repeat:s:{start + 32_000}"), "name", "n")
+    with pytest.raises(SchedulerConflictError, match=r"upsert of job scheduler s: .*is taken"):
+        await queue.upsert_job_scheduler("s", pattern="* * * * * *", start_date=start)
+    redis.delete(*taken, key(f"repeat:s:{start + 32_000}"))
+
+
+async def test_a_job_whose_pattern_cannot_be_read_runs_and_is_the_last(
+    queue: Queue[Any, Any], redisbox: RedisBox, redis: redispy.Redis, key: Any
+) -> None:
+    job = await queue.upsert_job_scheduler("s", pattern="0 0 1 1 *", immediately=True)
+    assert job is not None
+    redis.hset(key(job.id), "opts", '{"repeat":{"pattern":"W W W","count":1}}')
+    async with Runs(queue, redisbox.url) as runs:
+        await runs.ran(1)
+        await aeventually(lambda: runs.errors)
+        await aeventually(lambda: job.is_completed())
+    assert "job scheduler s makes no further job" in str(runs.errors[0])
+    assert delayed(redis, key) == []
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", ":Asia/Tokyo", ":/usr/share/zoneinfo/Asia/Tokyo"])
+async def test_a_pattern_without_a_zone_is_meant_in_that_of_the_machine(
+    queue: Queue[Any, Any],
+    redisbox: RedisBox,
+    redis: redispy.Redis,
+    key: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    zone: str,
+) -> None:
+    """As Node's workers have it; ours always give one."""
+    monkeypatch.setenv("TZ", zone)
+    job = await queue.upsert_job_scheduler("s", pattern="0 0 1 1 *", immediately=True)
+    assert job is not None
+    redis.hset(key(job.id), "opts", '{"repeat":{"pattern":"0 0 1 1 *","count":1}}')
+    async with Runs(queue, redisbox.url) as runs:
+        await runs.ran(1)
+    (following,) = delayed(redis, key)
+    due = datetime.fromtimestamp(int(following.rpartition(":")[2]) / 1000, UTC)
+    assert (due.month, due.day, due.hour) == (12, 31, 15)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("immediately", [False, True])
+async def test_an_upsert_of_a_pattern_whose_answer_was_lost_makes_one_job(
+    queue: Queue[Any, Any], redisbox: RedisBox, immediately: bool, times: int
+) -> None:
+    with LossyProxy(redisbox.url) as proxy:
+        async with Queue("q", connection=proxy.url, prefix=queue.prefix) as lossy:
+            await lossy.upsert_job_scheduler("other", every=HOUR)
+            proxy.lose("upsert_job_scheduler", times)
+            job = await lossy.upsert_job_scheduler("s", pattern="0 0 1 1 *", immediately=immediately)
+    assert job is not None
+    assert [found.id for found in await queue.get_jobs() if found.repeat_job_key == "s"] == [job.id]
+
+
 # -- both faces --------------------------------------------------------------------------------------------------------
 
 

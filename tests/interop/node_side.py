@@ -179,6 +179,20 @@ class NodeSide(Side):
         except NodePeerError as error:
             raise RefusedError(str(error), _code(error)) from error
 
+    async def upsert_scheduler(self, scheduler: str, /, **given: Any) -> str | None:
+        template = {name: given.pop(name) for name in ("name", "data", "opts") if name in given}
+        if "opts" in template:
+            template["opts"] = _camel(template["opts"])
+        job = await self.call("upsert_job_scheduler", scheduler, _camel(given), template)
+        return None if job is None else str(job["id"])
+
+    async def schedulers(self, start: int = 0, end: int = -1, asc: bool = False) -> list[dict[str, Any]]:
+        return [_scheduler(found) for found in await self.call("get_job_schedulers", start, end, asc)]
+
+    async def scheduler(self, scheduler: str) -> dict[str, Any] | None:
+        found = await self.call("get_job_scheduler", scheduler)
+        return None if found is None else _scheduler(found)
+
     async def on_job(self, job_id: str, operation: str, /, *arguments: Any, **options: Any) -> Any:
         given = (*arguments, _camel(options)) if options else arguments
         try:
@@ -248,6 +262,19 @@ def _camel(options: dict[str, Any]) -> dict[str, Any]:
         _camel_word(name): _camel(value) if isinstance(value, dict) else value for name, value in options.items()
     }
 
+
+
+def _scheduler(found: dict[str, Any]) -> dict[str, Any]:
+    template = found.pop("template", None)
+    told = {_snake(name): value for name, value in found.items()}
+    if template is not None:
+        opts = {_snake(name): value for name, value in template.get("opts", {}).items()}
+        told["template"] = {"data": template.get("data"), "opts": opts}
+    return told
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
 def _camel_word(name: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib
 import inspect
 import json
@@ -36,6 +37,10 @@ from tests.interop.sides import (
     script_of,
 )
 from tests.support.eventually import aeventually
+
+
+def _scheduler(found: Any) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(found).items() if value is not None}
 
 
 async def _on_the_loop(operation: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -283,6 +288,17 @@ class OurSide(Side):
 
     async def call(self, operation: str, /, *arguments: Any, **options: Any) -> Any:
         return await self._asked(self._queue, operation, *arguments, **options)
+
+    async def upsert_scheduler(self, scheduler: str, /, **given: Any) -> str | None:
+        job = await self.call("upsert_job_scheduler", scheduler, **given)
+        return None if job is None else str(job.id)
+
+    async def schedulers(self, start: int = 0, end: int = -1, asc: bool = False) -> list[dict[str, Any]]:
+        return [_scheduler(found) for found in await self.call("get_job_schedulers", start, end, asc)]
+
+    async def scheduler(self, scheduler: str) -> dict[str, Any] | None:
+        found = await self.call("get_job_scheduler", scheduler)
+        return None if found is None else _scheduler(found)
 
     async def on_job(self, job_id: str, operation: str, /, *arguments: Any, **options: Any) -> Any:
         job = await self._done(self._queue.get_job, job_id)

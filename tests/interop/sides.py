@@ -218,6 +218,22 @@ class Side(ABC):
         """
 
     @abstractmethod
+    async def upsert_scheduler(self, scheduler: str, /, **given: Any) -> str | None:
+        """Makes or replaces a job scheduler; returns the id of its next job, or None where there is none.
+
+        Raises:
+            RefusedError: The queue turned it down.
+        """
+
+    @abstractmethod
+    async def schedulers(self, start: int = 0, end: int = -1, asc: bool = False) -> list[dict[str, Any]]:
+        """The job schedulers, with what is set only, by the names of Python."""
+
+    @abstractmethod
+    async def scheduler(self, scheduler: str) -> dict[str, Any] | None:
+        """One of them."""
+
+    @abstractmethod
     async def on_job(self, job_id: str, operation: str, /, *arguments: Any, **options: Any) -> Any:
         """The same for an operation of a job that exists."""
 

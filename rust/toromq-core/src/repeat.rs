@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, value::RawValue};
 
+use crate::cron::{Cron, CronError};
+
 /// A JSON object whose members stay as they were written: no digit is lost on the way from one job to the next.
 type Members = BTreeMap<String, Box<RawValue>>;
 
@@ -13,8 +15,10 @@ type Members = BTreeMap<String, Box<RawValue>>;
 pub enum Unknown {
     /// Neither an interval nor a pattern is to be found.
     Nothing,
-    /// The pattern, or its zone, can't be understood.
+    /// The pattern can't be understood.
     Pattern(String),
+    /// Its zone can't be understood.
+    Zone(String),
 }
 
 /// The options of one job of a scheduler, taken apart as far as the next job differs.
@@ -196,7 +200,8 @@ pub fn first_options(scheduler: &str, template: &[u8], repeat: &Value, now: i64)
     JobOptions { members, repeat }.compose(scheduler, now)
 }
 
-/// The first time of a pattern after `base`, in milliseconds.
+/// The first time of a pattern after `base`, in milliseconds. Without a zone it is meant in that of this machine, as other
+/// clients of this wire mean it.
 ///
 /// # Errors
 ///
@@ -207,10 +212,39 @@ pub fn after(
     hash_seed: Option<&str>,
     base: i64,
 ) -> Result<Option<i64>, Unknown> {
-    let _ = (tz, hash_seed, base);
-    Err(Unknown::Pattern(format!(
-        "pattern: got {pattern:?}; only intervals are known yet"
-    )))
+    let local;
+    let zone = if let Some(tz) = tz {
+        tz
+    } else {
+        local = local_zone();
+        &local
+    };
+    let cron = Cron::parse(pattern, zone, hash_seed);
+    cron.map(|cron| cron.next_after(base))
+        .map_err(|error| match error {
+            CronError::Zone { .. } => Unknown::Zone(error.to_string()),
+            _ => Unknown::Pattern(error.to_string()),
+        })
+}
+
+/// The name of the zone that this machine's clock shows, `UTC` where nobody says.
+fn local_zone() -> String {
+    let of_path = |path: &str| {
+        path.split_once("zoneinfo/")
+            .map(|(_, name)| name.to_owned())
+    };
+    let of_variable = std::env::var("TZ").ok().and_then(|tz| {
+        let tz = tz.trim_start_matches(':').to_owned();
+        of_path(&tz).or_else(|| (!tz.is_empty()).then_some(tz))
+    });
+    let of_machine = || {
+        let path = std::fs::read_link("/etc/localtime").ok()?;
+        of_path(path.to_str()?)
+    };
+    of_variable
+        .or_else(of_machine)
+        .filter(|zone| Cron::parse("* * * * *", zone, None).is_ok())
+        .unwrap_or_else(|| "UTC".to_owned())
 }
 
 #[cfg(test)]

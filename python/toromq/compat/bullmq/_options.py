@@ -27,6 +27,11 @@ def camel(name: str) -> str:
 
 
 _JOB: Final = frozenset(JobOptions.__annotations__) - {"run_at"}
+_REPEAT: Final = frozenset(
+    ("every", "pattern", "tz", "start_date", "end_date", "limit", "offset", "immediately", "hash_seed")
+)
+# What a job scheduler gives its jobs.
+_OF_A_SERIES: Final = ("repeat", "repeatJobKey", "prevMillis")
 _NESTED: Final = {
     "deduplication": frozenset(DeduplicationOptions.__annotations__),
     "telemetry": frozenset(TelemetryOptions.__annotations__),
@@ -128,6 +133,17 @@ def job_options(opts: Opts, what: str = "a job") -> dict[str, Any]:
     return options
 
 
+def repeat_options(opts: Opts) -> dict[str, Any]:
+    """Options of a job scheduler, without what does not concern it."""
+    options = _known(opts, _REPEAT, "a job scheduler")
+    every = options.get("every")
+    idle = ("tz", "hash_seed") if every and not options.get("pattern") else ("offset",) if not every else ()
+    given = {name: value for name, value in options.items() if name not in idle}
+    if not every:
+        given.pop("every", None)
+    return given
+
+
 def shown(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A job's stored options, as bullmq shows them."""
     return {"attempts": 0, "delay": 0, "backoff": None, **optsFromJSON(stored)}
@@ -135,7 +151,8 @@ def shown(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def optsFromJSON(rawOpts: Mapping[str, Any]) -> dict[str, Any]:
     """Options as they are stored, by bullmq's names."""
-    return _camel_keys(given_options(rawOpts))
+    series = {name: rawOpts[name] for name in _OF_A_SERIES if name in rawOpts}
+    return {**_camel_keys(given_options(rawOpts)), **series}
 
 
 def _camel_keys(options: Mapping[str, Any]) -> dict[str, Any]:

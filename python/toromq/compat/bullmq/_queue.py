@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import toromq
 from toromq._guards import is_mapping
-from toromq.compat.bullmq._adapter import EventEmitter, NotSupportedError, Told, ask
+from toromq.compat.bullmq._adapter import EventEmitter, Told, ask
 from toromq.compat.bullmq._job import Job
 from toromq.compat.bullmq._keys import Keys
 from toromq.compat.bullmq._options import Opts, job_options, queue_options
@@ -15,7 +15,6 @@ from toromq.compat.bullmq._scheduler import JobScheduler
 from toromq.errors import ConfigurationError
 
 _STATES = ("active", "completed", "delayed", "failed", "prioritized", "waiting", "waiting-children")
-_NO_SCHEDULERS = "toromq has no job schedulers yet"
 
 
 class Queue(EventEmitter):
@@ -122,12 +121,13 @@ class Queue(EventEmitter):
     async def getJobCounts(self, *types: str) -> dict[str, int]:
         """How many jobs each state holds, under the names asked for."""
         asked = types or _STATES
-        if "repeat" in asked:
-            raise NotSupportedError(f"getJobCounts('repeat'): {_NO_SCHEDULERS}")
-        states = {name: "waiting" if name == "wait" else name for name in asked if name != "paused"}
+        states = {name: "waiting" if name == "wait" else name for name in asked if name not in ("paused", "repeat")}
         counts: dict[str, int] = {}
         if states:
             counts = await ask(self.toromq.get_job_counts, *dict.fromkeys(states.values()))
+        if "repeat" in asked:
+            counts["repeat"] = await ask(self.toromq.get_job_schedulers_count)
+            states["repeat"] = "repeat"
         # Jobs of a paused queue stay where they wait, and are counted there.
         return {name: counts[states[name]] if name in states else 0 for name in asked}
 

@@ -178,7 +178,8 @@ impl NewScheduler {
         let found =
             repeat::after(pattern, Some(tz), hash_seed.as_deref(), base).map_err(|unknown| {
                 Error::Config(match unknown {
-                    Unknown::Pattern(why) => why,
+                    Unknown::Pattern(why) => format!("pattern: {why}"),
+                    Unknown::Zone(why) => format!("tz: {why}"),
                     Unknown::Nothing => format!("pattern: got {pattern:?}, which never comes"),
                 })
             })?;

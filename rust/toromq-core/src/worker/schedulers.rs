@@ -184,7 +184,7 @@ pub(super) async fn iterate(
                 match unknown {
                     Unknown::Nothing =>
                         "neither its job nor its record has an interval or a pattern".to_owned(),
-                    Unknown::Pattern(why) => why,
+                    Unknown::Pattern(why) | Unknown::Zone(why) => why,
                 },
                 record.id
             ))),
