@@ -10,6 +10,7 @@ import argparse
 import importlib.metadata
 import os
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from toromq import server
@@ -32,6 +33,17 @@ example:
   toromq server status                  what runs, and how to connect to it
   toromq server stop                    write everything to disk and end it
   toromq flow show reports 7            job 7 of the queue "reports" and those below it, as a tree
+  toromq cron "30 2 * * *" --tz Europe/Madrid    when a job scheduler with this pattern makes its jobs due
+"""
+
+
+_CRON_EXAMPLES: Final = """\
+fields, from the right: day-of-week month day-of-month hour minute second; those left out are * * * * * 0
+  15 3 * * 1-5      at 03:15 from Monday to Friday
+  */10 * * * * *    every ten seconds
+  0 9 L * *         at 09:00 on the last day of the month; 5L is its last Friday, and 5#2 its second
+  H 4 * * *         once in the hour from 04:00, at a minute that depends on the scheduler
+  @hourly           also @secondly @minutely @daily @weekdays @weekends @weekly @monthly @yearly @annually
 """
 
 
@@ -41,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.action == "show":
             return _show_flow(options)
+        if options.action == "cron":
+            return _cron(options)
         if options.action == "start":
             return _start(options.path, options.port)
         if options.action == "stop":
@@ -93,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
                 help="also listen on this TCP port of 127.0.0.1, open to every local user (default: unix socket only)",
             )
     _add_flow_parser(commands)
+    _add_cron_parser(commands)
     return parser
 
 
@@ -114,6 +129,41 @@ def _add_flow_parser(commands: Any) -> None:
         metavar="N",
         help="children of a job to show of each outcome (default: %(default)s)",
     )
+
+
+def _add_cron_parser(commands: Any) -> None:
+    summary = "tell when a cron pattern fires"
+    cron = commands.add_parser(
+        "cron",
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}: on the wall clock of the zone, and in UTC.",
+        epilog=_CRON_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cron.set_defaults(action="cron")
+    cron.add_argument("pattern", metavar="PATTERN", help="up to six fields, or a name such as @daily, in quotes")
+    cron.add_argument("--tz", default="UTC", metavar="ZONE", help="the zone it is meant in (default: %(default)s)")
+    cron.add_argument("--count", type=_positive, default=5, metavar="N", help="times to show (default: %(default)s)")
+    cron.add_argument(
+        "--start",
+        type=_time,
+        metavar="TIME",
+        help="show those after this, as ISO 8601 on the wall clock of the zone, or with an offset (default: now)",
+    )
+    cron.add_argument("--seed", metavar="TEXT", help="what H depends on: a scheduler's hash_seed, else its id")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed are 1 to 1000")
+    return int(text)
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed is ISO 8601, like 2026-03-28T02:30") from None
 
 
 def _version() -> str:
@@ -177,6 +227,14 @@ def _show_flow(options: argparse.Namespace) -> int:
     colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     fancy = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     for line in drawn(tree, options.depth, colors=colors, fancy=fancy):
+        print(line)
+    return 0
+
+
+def _cron(options: argparse.Namespace) -> int:
+    from toromq._cron_view import preview
+
+    for line in preview(options.pattern, options.tz, options.start, options.count, options.seed):
         print(line)
     return 0
 
