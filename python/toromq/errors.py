@@ -81,7 +81,7 @@ class LockMismatchError(ScriptError):
 
 
 class ParentConflictError(ScriptError):
-    """The job is the child of another parent that exists."""
+    """The job is the child of another parent that exists, or its parent is one of the jobs below it."""
 
 
 class PendingChildrenError(ScriptError):

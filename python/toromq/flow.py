@@ -113,7 +113,7 @@ class FlowProducer:
         waited for, and `is_duplicate` of what is returned for it is True. A flow whose reply was lost is looked for
         before it is sent again, so that one call never makes two.
 
-        It is one script call, beside which nothing else runs: Redis serves nobody for about 10 ms for each 1,000 jobs.
+        It is one script call, beside which nothing else runs: Redis serves nobody for 10 to 20 ms for each 1,000 jobs.
 
         Args:
             flow: the topmost job; see FlowJob.

@@ -194,6 +194,18 @@ async def _have_children(job: Any, script: Script, gates: Gates) -> Any:
     return await _children(job, script, gates)
 
 
+async def _tree(job: Any, script: Script, gates: Gates) -> str:
+    from toromq import UnrecoverableError, WaitingChildrenError
+
+    if await _done(job.move_to_waiting_children()):
+        raise WaitingChildrenError
+    if job.data["fatal"]:
+        raise UnrecoverableError(f"{job.id} is fatal")
+    if job.attempts_made < job.data["fails"]:
+        raise RuntimeError(f"{job.id} failed {job.attempts_made + 1} times")
+    return f"result of {job.id}"
+
+
 async def _gate(job: Any, script: Script, gates: Gates) -> Any:
     return await gates.passed(job.id)
 
@@ -241,6 +253,7 @@ _PROCESSORS: dict[str, Callable[[Any, Script, Gates], Coroutine[Any, Any, Any]]]
     "move": _move,
     "children": _children,
     "have_children": _have_children,
+    "tree": _tree,
     "gate": _gate,
     "sleep": _sleep,
     "rate_limit": _rate_limit,

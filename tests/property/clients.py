@@ -272,6 +272,7 @@ class OurClient(Client):
         self._scripts = Queue(redis, prefix, queue)
         self._queue = self._names.Queue(queue, **self._settings)
         self._hand = self._names.Worker(queue, None, lock_duration=LOCK_MS, **self._settings)
+        self._flows = self._names.FlowProducer(**self._settings)
         self._held: dict[tuple[str, str], Any] = {}
         self._workers: list[Any] = []
         from toromq.errors import ScriptError, UnrecoverableError
@@ -299,6 +300,17 @@ class OurClient(Client):
     async def _add_bulk(self, jobs: list[Add]) -> list[str]:
         added = await self.do(self._queue.add_bulk, [(job.name, job.data, job.options) for job in jobs])
         return [str(job.id) for job in added]
+
+    async def _add_flow(self, flow: Flow) -> None:
+        await self.do(self._flows.add, self._tree(flow, topmost=True))
+
+    def _tree(self, flow: Flow, *, topmost: bool = False) -> Any:
+        # The children's parent is the job above them.
+        options = {name: value for name, value in flow.job.options.items() if topmost or name != "parent"}
+        children = [self._tree(child) for child in flow.children]
+        return self._names.FlowJob(
+            flow.job.name, queue_name=self._queue.name, data=flow.job.data, children=children, **options
+        )
 
     async def _remove_deduplication_key(self, key: str) -> bool:
         return bool(await self.do(self._queue.remove_deduplication_key, key))
@@ -437,6 +449,7 @@ class OurClient(Client):
         for worker in self._workers:
             await self.do(worker.close)
         await self.do(self._hand.close, force=True)
+        await self.do(self._flows.close)
         await self.do(self._queue.close)
 
 

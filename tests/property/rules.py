@@ -87,8 +87,8 @@ class QueueMachine(Machine):
             del options["job_id"]  # Nobody can run a job that is its own grandfather.
         self.step(by, "add", job=self._dated(replace(job, options=options)))
 
-    @rule(jobs=st.lists(st.tuples(_adds, _flags), min_size=2, max_size=5), nested=st.booleans())
-    def add_flow(self, jobs: list[tuple[Add, str | None]], nested: bool) -> None:
+    @rule(by=_clients, jobs=st.lists(st.tuples(_adds, _flags), min_size=2, max_size=5), nested=st.booleans())
+    def add_flow(self, by: str, jobs: list[tuple[Add, str | None]], nested: bool) -> None:
         """Adds a root and its children, or with ``nested`` a chain of them."""
         added: list[Add] = []
         for n, (job, flag) in enumerate(jobs):
@@ -105,7 +105,7 @@ class QueueMachine(Machine):
             flow = Flow(root, (flow,))
         else:
             flow = Flow(root, tuple(Flow(job) for job in rest))
-        self.step("node", "add_flow", flow=flow)
+        self.step(by, "add_flow", flow=flow)
 
     @rule(by=_clients, job=_adds, rule=_rules)
     def add_deduplicated(self, by: str, job: Add, rule: dict[str, Any]) -> None:

@@ -280,7 +280,8 @@ def _a_delayed_score_is_a_due_time(queue: _Queue) -> Iterable[str]:
             continue
         # A changed delay counts from the moment of the change, so the due time may be later than timestamp + delay,
         # and never earlier. A caller's own timestamp can lie anywhere, but binds the due time of a job nobody moved.
-        own_timestamp = "timestamp" in _json_object(fields.get("opts"))
+        # So can that of an add that gave way to this job and put it off (`reschedule`).
+        own_timestamp = "timestamp" in _json_object(fields.get("opts")) or "deid" in fields
         if own_timestamp:
             if due < timestamp - _CLOCK_SLACK_MS and due < queue.now_ms - 10 * 365 * 86_400_000:
                 yield f"{where}, which is due at {due} ms, expected about {timestamp + delay:.0f} ms."

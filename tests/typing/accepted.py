@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypedDict, assert_type
+from typing import Any, TypedDict, assert_type
 
 from toromq import (
     Backoff,
@@ -12,8 +12,12 @@ from toromq import (
     DeduplicationOptions,
     Dependencies,
     DependenciesCount,
+    FlowJob,
+    FlowProducer,
     Job,
     JobLogs,
+    JobNode,
+    JobOptions,
     JobState,
     KeepJobs,
     ParentOptions,
@@ -147,6 +151,21 @@ async def events_of_a_queue() -> None:
     untyped.on("completed", lambda event: print(event.returnvalue["whatever"]))
     async with QueueEventsProducer("orders") as producer:
         assert_type(await producer.publish_event("packed", {"boxes": 2, "by": "x"}, job_id="7"), str)
+
+
+async def flows_of_jobs() -> None:
+    leaf = FlowJob("fetch", queue_name="pages", data={"region": "eu"}, attempts=3, ignore_dependency_on_failure=True)
+    options: JobOptions = {"priority": 2}
+    tree = FlowJob("report", queue_name="reports", opts=options, children=[leaf, {"name": "x", "queue_name": "q"}])
+    async with FlowProducer(prefix="bull") as flow:
+        node = await flow.add(tree, queues_options={"pages": {"default_job_options": {"attempts": 2}}})
+        assert_type(node, JobNode[Job[Any, Any]])
+        assert_type(node.children[0].job.id, str)
+        assert_type(await flow.add_bulk([tree, leaf]), list[JobNode[Job[Any, Any]]])
+        assert_type(await flow.get_flow("reports", node.job.id), JobNode[Job[Any, Any]] | None)
+        await flow.add(FlowJob("below", queue_name="q", parent=node.job))
+    with sync.FlowProducer() as blocking_flow:
+        assert_type(blocking_flow.add(tree), JobNode[sync.Job[Any, Any]])
 
 
 def blocking() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from toromq import Job, Queue, QueueEvents, QueueEventsProducer, Worker, sync
+from toromq import FlowJob, FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, Worker, sync
 from toromq.events import CompletedEvent, FailedEvent
 
 
@@ -63,6 +63,15 @@ async def events_of_a_queue() -> None:
         event.job_id.upper()  # refused
     await QueueEventsProducer("emails").publish_event("packed", {"boxes": None})  # refused
     await QueueEventsProducer("emails").publish_event("packed", max=5)  # refused
+
+
+async def flows_of_jobs() -> None:
+    leaf = FlowJob("fetch", queue_name="pages", atempts=3)  # refused
+    FlowJob("fetch")  # refused
+    FlowJob("fetch", queue_name="pages", children=[7])  # refused
+    FlowJob("fetch", queue_name="pages", attempts="3")  # refused
+    await FlowProducer().add(leaf, queues_options={"pages": {"attempts": 2}})  # refused
+    await FlowProducer().add(7)  # refused
 
 
 def blocking() -> None:

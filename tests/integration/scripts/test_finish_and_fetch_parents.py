@@ -327,3 +327,18 @@ def test_a_failure_goes_up_the_tree(family: Family) -> None:
     expected = stored(defa=DEFERRED.format(family.child))
     assert fetched[:2] == ["p", 1]
     assert dict(zip(fetched[2][::2], fetched[2][1::2], strict=True)) == expected
+
+
+@pytest.mark.parametrize("parent_first", [True, False])
+def test_a_parent_that_fails_in_the_same_call_has_no_failure_left_to_come(mail: Queue, parent_first: bool) -> None:
+    mail.activate(NewJob(job_id="p"), NewJob(job_id="a"))
+    parent = {"id": "p", "queueKey": mail.base[:-1], "fpof": True}
+    mail.put("a", {"parentKey": mail.key("p"), "parent": json.dumps(parent)})
+    mail.redis.sadd(mail.key("p:dependencies"), mail.key("a"))
+    ends = [End("p", "failed", "why", number=1), FAILED]
+    reply, changed = mail.finish(*(ends if parent_first else reversed(ends)))
+    assert reply[0] == [0, 0]
+    assert changed["failed"] == {"p": NOW, "a": NOW}
+    assert changed["p:unsuccessful"] == {mail.key("a"): NOW}
+    assert changed["p"]["failedReason"] == "why"
+    assert "defa" not in mail.hash("p")

@@ -192,6 +192,13 @@ const processors = {
     }
     return processors.children(job);
   },
+  // Waits for all its children, then ends as its data says.
+  tree: async job => {
+    if (await job.moveToWaitingChildren(job.token)) throw new WaitingChildrenError();
+    if (job.data.fatal) throw new UnrecoverableError(`${job.id} is fatal`);
+    if (job.attemptsMade < job.data.fails) throw new Error(`${job.id} failed ${job.attemptsMade + 1} times`);
+    return `result of ${job.id}`;
+  },
   gate: async (job, script, handle) => {
     notify('gate', { handle, jobId: job.id });
     const entry = gate(handle, job.id);

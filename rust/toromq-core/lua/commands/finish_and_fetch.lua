@@ -242,6 +242,8 @@ if count > 0 then
           if outcome == 'completed' then
             child_completed(job_key, job[2], job[3], value, now)
           else
+            -- Its parent may be one of those that failed before it in this call, which is past all help.
+            enter('failed')
             child_failed(job_key, job[2], job[3], value, now)
           end
         end
