@@ -55,7 +55,8 @@ class FlowJob:
 
     name: str
     queue_name: str
-    data: Any
+    # It may be secret.
+    data: Any = field(repr=False)
     prefix: str | None
     children: list[FlowJob | Mapping[str, Any]]
     opts: JobOptions

@@ -143,6 +143,13 @@ async def test_queues_have_options_of_their_own(flow: Any) -> None:
         assert tree.job.opts == {"attempts": 0}
 
 
+def test_a_tree_that_is_printed_shows_no_data() -> None:
+    secret = FlowJob("c", queue_name="q", data="secret", attempts=2)
+    shown = repr(FlowJob("r", queue_name="q", data={"a": "secret"}, children=[secret]))
+    assert "secret" not in shown
+    assert "'attempts': 2" in shown
+
+
 async def test_dicts_are_trees_as_well(flow: Any) -> None:
     child = {"name": "c", "queue_name": "pages", "data": None, "opts": {"delay": 60_000}}
     tree = await done(flow.add({"name": "r", "queue_name": "q", "children": [child]}))
