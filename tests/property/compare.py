@@ -11,7 +11,7 @@ from tests.property.model.facts import LISTS, STATES, Job, Seen, decoded
 from tests.property.model.queue import Model
 
 # Of these the model knows nothing; the invariants look at them.
-_BESIDE = frozenset(("id", "events", "marker", "stalled-check"))
+_BESIDE = frozenset(("id", "events", "marker", "stalled-check", "limiter:wake"))
 _PARTS = ("lock", "logs", "dependencies", "processed", "failed", "unsuccessful")
 _JSON_OF_EVENTS = {"completed": "returnvalue", "progress": "data"}
 
