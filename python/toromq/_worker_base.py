@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
@@ -206,19 +207,26 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         connection = self._connection._native()
         self._note_life()
         self._context = contextvars.copy_context()
-        self._ticket, native = port.attach(
-            self._receive,
-            functools.partial(_bridge.make, _bridge.NativeWorker),
-            connection,
-            self._prefix,
-            self.queue_name,
-            self._options,
-            in_threads,
-            routes,
-        )
+        # Before any job is taken: without this thread nobody would run it. It starts the next one.
+        first = self._first_thread() if in_threads or any(routes.values()) else None
+        try:
+            self._ticket, native = port.attach(
+                self._receive,
+                functools.partial(_bridge.make, _bridge.NativeWorker),
+                connection,
+                self._prefix,
+                self.queue_name,
+                self._options,
+                in_threads,
+                routes,
+            )
+        except BaseException:
+            if first is not None:
+                first.set_result(None)
+            raise
         self._native = native
-        if in_threads or any(routes.values()):
-            self._start_thread(native)
+        if first is not None:
+            first.set_result(native)
 
     def _is_driven(self) -> bool:
         """Whether something waits for its end that goes on after the main thread has ended."""
@@ -386,7 +394,12 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         # Noted before it is looked for: whether it has begun may change meanwhile, and one of us two finds the note.
         self._unbegun[run] = reason
         job = self._running.get(run)
-        if job is None or self._unbegun.pop(run, None) is None:
+        if job is None:
+            if self._native is None or run not in self._native.held(run[0]):
+                # It has ended meanwhile, and nobody would look for the note.
+                self._unbegun.pop(run, None)
+            return False
+        if self._unbegun.pop(run, None) is None:
             return False
         return job._cancellation.set(reason, fails=True)
 
@@ -505,6 +518,21 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         return cast(JobFields[Any, Any], self._job_type(self._queue, stored))
 
     # --- threads for plain functions --------------------------------------------------------------------------------
+
+    def _first_thread(self) -> Future[_bridge.NativeWorker | None]:
+        """Start a thread, which goes to work when it is given the engine's worker, or ends when there is none."""
+        given: Future[_bridge.NativeWorker | None] = Future()
+
+        def work() -> None:
+            native = given.result()
+            if native is not None:
+                self._work(native)
+
+        try:
+            threading.Thread(target=work, name="toromq-processor").start()
+        except RuntimeError as error:
+            raise ToroError(f"the worker of {self.queue_name} got no thread for its processor: {error}") from error
+        return given
 
     def _start_thread(self, native: _bridge.NativeWorker) -> None:
         try:

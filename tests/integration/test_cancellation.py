@@ -339,3 +339,18 @@ async def test_a_forced_close_during_the_strategy_hands_back(place: Place) -> No
         await asyncio.wait_for(worker.close(force=True), _LONG)
     assert await place.queue.get_job_state(job.id) == "waiting"
     assert place.redis.hget(place.key(job.id), "atm") is None
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+async def test_a_word_that_comes_after_the_end_of_a_job_is_not_kept(place: Place) -> None:
+    worker = place.worker()
+    async with _started(worker, place):
+        job = await place.queue.add("n")
+        await aeventually(lambda: place.ran == [job.id])
+        # As cancel_job does it, which is overtaken by the end of the job here.
+        (run,) = worker._native.held(job.id)
+        place.go_on.set()
+        await place.ended(job.id, "completed")
+        await aeventually(lambda: not worker._running)
+        assert worker._cancel_run(run, "too late") is False
+        assert worker._unbegun == {}

@@ -392,3 +392,57 @@ def test_a_blocking_worker_refuses_a_coroutine_function(redisbox: RedisBox) -> N
     for processor in (_has_a_task, _Callable(), functools.partial(_with_two, "first")):
         with pytest.raises(ToroError, match=r"use toromq\.Worker"):
             toromq.sync.Worker("q", processor, connection=redisbox.url)
+
+
+class _NoThreads(threading.Thread):
+    """A thread of a process that may have no more of them."""
+
+    def start(self) -> None:
+        """Say so, as Python does."""
+        if self.name == "toromq-processor":
+            raise RuntimeError("can't start new thread")
+        super().start()
+
+
+@pytest.mark.parametrize("blocking", [False, True], ids=["async face", "blocking face"])
+async def test_a_worker_without_a_thread_does_not_start_and_takes_no_jobs(
+    place: Place, monkeypatch: pytest.MonkeyPatch, blocking: bool
+) -> None:
+    job = await place.queue.add("n", 1)
+    monkeypatch.setattr(threading, "Thread", _NoThreads)
+    worker: Any = (toromq.sync.Worker if blocking else Worker)("q", lambda job: None, **place.options)
+    with pytest.raises(ToroError, match="got no thread for its processor: can't start new thread"):
+        await (asyncio.to_thread(worker.__enter__) if blocking else worker.__aenter__())
+    assert worker.is_running() is False
+    assert await place.queue.get_job_state(job.id) == "waiting"
+    monkeypatch.undo()
+    # It was never started, so it can be still.
+    if blocking:
+        await asyncio.to_thread(worker.__enter__)
+    else:
+        await worker.__aenter__()
+    await place.ended(job.id)
+    await (asyncio.to_thread(worker.close) if blocking else worker.close())
+
+
+async def test_a_worker_goes_on_with_the_threads_it_has(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    errors: list[Exception] = []
+    begun = threading.Event()
+
+    def processor(job: Any) -> None:
+        if not ran:
+            begun.set()
+            monkeypatch.setattr(threading, "Thread", _NoThreads)
+        ran.append(threading.current_thread().name)
+
+    async with place.working(processor, concurrency=5) as worker:
+        worker.on("error", errors.append)
+        await place.queue.add_bulk([("n", n) for n in range(20)])
+
+        async def all_done() -> bool:
+            return await place.queue.get_completed_count() == 20
+
+        await aeventually(all_done)
+        monkeypatch.undo()
+    assert set(ran) == {"toromq-processor"}
