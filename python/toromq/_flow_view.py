@@ -46,15 +46,22 @@ def _line(node: JobNode[Any], colors: bool, more: str) -> str:
     state: str = node.state or "unknown"
     if colors and state in _COLORS:
         state = f"\x1b[{_COLORS[state]}m{state}\x1b[0m"
-    parts = [f"{job.name} {job.id} ({job.queue_name}) {state}"]
+    parts = [f"{_printable(f'{job.name} {job.id} ({job.queue_name})')} {state}"]
     parent: Any = job.parent or {}
     policy = next((text for flag, text in _POLICIES.items() if parent.get(flag)), None)
     if node.state == "failed" and policy is None and parent:
         policy = "its parent waits on"
     reason = job.deferred_failure or (job.failed_reason if node.state == "failed" else None)
     if reason is not None:
-        first = (reason.splitlines() or [""])[0]
+        first = _printable((reason.splitlines() or [""])[0])
         cut = first if len(first) <= _LONGEST_REASON else first[:_LONGEST_REASON] + more
         parts.append(f"{'will fail: ' if job.deferred_failure else ''}{cut}")
     line = ": ".join(parts)
     return f"{line} [{policy}]" if policy else line
+
+
+def _printable(text: str) -> str:
+    """A text that stays on its line and tells the terminal nothing: others wrote it."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

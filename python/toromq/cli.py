@@ -1,7 +1,8 @@
 """The ``toromq`` command.
 
 Exit codes: 0 for success, 1 for an error, also where ``flow show`` finds no such job, 2 for a wrong command line, and 3
-when ``server status`` finds no running server, as service managers have it; 130 after Ctrl-C, as shells have it.
+when ``server status`` finds no running server, as service managers have it; 130 after Ctrl-C and 141 where nobody reads
+what it prints any more, as shells have it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import select
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +27,7 @@ __all__ = ["main"]
 EXIT_ERROR: Final = 1
 EXIT_NOT_RUNNING: Final = 3
 EXIT_INTERRUPTED: Final = 130
+EXIT_BROKEN_PIPE: Final = 141
 
 _EXAMPLES: Final = """\
 example:
@@ -51,20 +54,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code; `arguments` are the words after its name, by default this process's."""
     options = _parser().parse_args(arguments)
     try:
-        if options.action == "show":
-            return _show_flow(options)
-        if options.action == "cron":
-            return _cron(options)
-        if options.action == "start":
-            return _start(options.path, options.port)
-        if options.action == "stop":
-            return _stop(options.path)
-        return _status(options.path)
+        code = _done(options)
+        # What can't be written is said here, not when the interpreter ends.
+        print(end="", flush=True)
     except (ToroError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return EXIT_BROKEN_PIPE
         print(f"toromq: {error}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    return code
+
+
+def _nobody_reads() -> bool:
+    """Whether what is printed has no reader any more, as with `| head -1`; then no more is tried."""
+    poll = select.poll()
+    # Nothing is asked for: only errors are told.
+    poll.register(sys.stdout.fileno(), 0)
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
+def _done(options: argparse.Namespace) -> int:
+    if options.action == "show":
+        return _show_flow(options)
+    if options.action == "cron":
+        return _cron(options)
+    if options.action == "start":
+        return _start(options.path, options.port)
+    if options.action == "stop":
+        return _stop(options.path)
+    return _status(options.path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -225,9 +248,11 @@ def _show_flow(options: argparse.Namespace) -> int:
     if tree.job.parent:
         print(f"below {tree.job.parent_key}")
     colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    fancy = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    encoding = sys.stdout.encoding or "ascii"
+    fancy = encoding.lower().replace("-", "") == "utf8"
     for line in drawn(tree, options.depth, colors=colors, fancy=fancy):
-        print(line)
+        # Names may have characters that the terminal has not.
+        print(line.encode(encoding, "backslashreplace").decode(encoding))
     return 0
 
 

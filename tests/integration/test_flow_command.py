@@ -121,13 +121,13 @@ def test_what_can_t_be_read_is_refused(show: Any, arguments: tuple[str, ...], sa
     assert said in errors
 
 
-def run(arguments: list[str], **environment: str) -> str:
+def run(arguments: list[str], encoding: str = "utf-8", **environment: str) -> str:
     """What the command prints when its output is a file of some kind, in a process of its own."""
     told = subprocess.run(
         [sys.executable, "-m", "toromq", "flow", "show", *arguments],
         capture_output=True, check=True, env={**os.environ, **environment},
     )  # fmt: skip
-    return told.stdout.decode()
+    return told.stdout.decode(encoding)
 
 
 def test_no_signs_where_the_terminal_knows_none(flow: FlowProducer, redisbox: RedisBox, prefix: str) -> None:
@@ -151,3 +151,33 @@ def test_states_have_colors_on_a_terminal(flow: FlowProducer, redisbox: RedisBox
     os.close(master)
     os.close(slave)
     assert told == ["report r (reports) \x1b[33mwaiting\x1b[0m\r\n", "report r (reports) waiting\r\n"]
+
+
+def test_what_others_wrote_stays_on_its_line(flow: FlowProducer, show: Any) -> None:
+    flow.add(report(FlowJob("evil\x1b[31m\nnext", queue_name="q", job_id="c")))
+    assert show("reports", "r")[1] == [
+        "report r (reports) waiting-children",
+        r"└─ evil\x1b[31m\nnext c (q) waiting",
+    ]
+
+
+def test_characters_that_the_terminal_has_not_are_spelled(flow: FlowProducer, redisbox: RedisBox, prefix: str) -> None:
+    flow.add(report(FlowJob("früh 漢", queue_name="q", job_id="c")))
+    arguments = ["reports", "r", "--prefix", prefix]
+    for encoding, name in (("ascii", r"fr\xfch \u6f22"), ("latin-1", r"früh \u6f22"), ("utf-8", "früh 漢")):
+        told = run(arguments, encoding, TOROMQ_URL=redisbox.url, PYTHONIOENCODING=encoding)
+        assert f" {name} c (q) waiting" in told
+
+
+def test_who_reads_no_further_gets_no_complaint(flow: FlowProducer, redisbox: RedisBox, prefix: str) -> None:
+    # More than a pipe holds.
+    flow.add(report(*(FlowJob("c" * 100, queue_name="q", job_id=f"c{n}") for n in range(2000))))
+    command = [sys.executable, "-m", "toromq", "flow", "show", "reports", "r", "--max-children", "2000"]
+    command += ["--url", redisbox.url, "--prefix", prefix]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
+        assert told.stdout is not None
+        assert told.stderr is not None
+        assert told.stdout.readline() == b"report r (reports) waiting-children\n"
+        told.stdout.close()
+        assert told.stderr.read() == b""
+    assert told.returncode == cli.EXIT_BROKEN_PIPE
