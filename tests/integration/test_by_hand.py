@@ -189,6 +189,43 @@ async def test_a_blocking_fetch_waits_for_a_job(place: Place, face: Any) -> None
 
 
 @_both_faces
+@pytest.mark.parametrize("added_before", [True, False])
+async def test_a_blocking_fetch_ends_when_a_job_is_due(place: Place, face: Any, added_before: bool) -> None:
+    worker = face.Worker("q", drain_delay=_LONG, **place.options)
+    if added_before:
+        added = await place.queue.add("n", delay=200)
+    fetching = asyncio.create_task(_call(worker.get_next_job, "mine"))
+    if not added_before:
+        await aeventually(lambda: any(client["cmd"] == "bzpopmin" for client in place.redis.client_list()))
+        added = await place.queue.add("n", delay=200)
+    # Without a look at the due time it would end with the drain delay, and without a job.
+    job = await asyncio.wait_for(fetching, _LONG / 2)
+    assert job.id == added.id
+    await _call(job.move_to_completed, None, "mine")
+
+
+@_both_faces
+async def test_a_blocking_fetch_ends_with_the_rate_limit(place: Place, face: Any) -> None:
+    worker = face.Worker("q", drain_delay=_LONG, **place.options)
+    added = await place.queue.add("n")
+    await place.queue.rate_limit(200)
+    job = await asyncio.wait_for(_call(worker.get_next_job, "mine"), _LONG / 2)
+    assert job.id == added.id
+    await _call(job.move_to_completed, None, "mine")
+
+
+@_both_faces
+async def test_a_blocking_fetch_in_vain_leaves_the_marker_to_others(place: Place, face: Any) -> None:
+    worker = face.Worker("q", drain_delay=0.5, **place.options)
+    fetching = asyncio.create_task(_call(worker.get_next_job, "mine"))
+    await aeventually(lambda: any(client["cmd"] == "bzpopmin" for client in place.redis.client_list()))
+    added = await place.queue.add("n", delay=600_000)
+    assert await fetching is None
+    assert [member for member, _ in place.redis.zrange(place.key("marker"), 0, -1, withscores=True)] == ["1"]
+    await added.remove()
+
+
+@_both_faces
 @pytest.mark.parametrize("finish", ["move_to_completed", "move_to_failed"])
 @pytest.mark.parametrize(
     ("token", "lock", "error"), [("other", "mine", LockMismatchError), ("mine", None, LockMissingError)]

@@ -1,6 +1,9 @@
 //! Taking and finishing jobs one by one, without a worker's loop.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -20,10 +23,21 @@ use crate::{
     error::{Error, Result},
     job::JobRecord,
     keys::QueueKeys,
-    link::{Backoff, Link, integer, items},
-    scripts::Code,
+    link::{Backoff, Call, Link, integer, items},
+    scripts::{self, Code},
     telemetry::{self, Activity, CountingSink},
 };
+
+// Of a wait for a marker: the server takes 0 for ever.
+const SHORTEST_WAIT: Duration = Duration::from_millis(5);
+
+/// How long there is nothing to fetch, if nobody says otherwise by a marker.
+enum Next {
+    /// Until the rate limit ends; then no marker tells of anything.
+    Limited(Duration),
+    /// Until a delayed job is due.
+    Due(Duration),
+}
 
 /// Takes and finishes jobs for a user who runs them without a worker's loop. Locks are not renewed.
 #[derive(Debug)]
@@ -86,11 +100,10 @@ impl ByHand {
     ///
     /// As [`Link::call`].
     pub async fn fetch(&self, token: &str, block: bool) -> Result<(Option<JobRecord>, Vec<Error>)> {
-        let mut found = self.fetch_now(token).await?;
-        if found.is_none() && block {
-            marker::wait(&self.blocking, &self.keys, self.settings.drain_delay).await?;
-            found = self.fetch_now(token).await?;
-        }
+        let found = match self.fetch_now(token).await? {
+            (None, next) if block => self.wait_and_fetch(token, next).await?,
+            (found, _) => found,
+        };
         let Some(job) = found else {
             return Ok((None, Vec::new()));
         };
@@ -123,16 +136,55 @@ impl ByHand {
         }
     }
 
-    async fn fetch_now(&self, token: &str) -> Result<Option<JobRecord>> {
-        let call = prepare(&self.keys, &self.settings, token, &[], 1, wall_ms(), false);
+    /// Looks again when a marker says so, when a job is due and when a rate limit ends, until the drain delay is over.
+    async fn wait_and_fetch(&self, token: &str, mut next: Next) -> Result<Option<JobRecord>> {
+        let deadline = Instant::now() + Duration::from_secs_f64(self.settings.drain_delay);
+        let mut took_later = false;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left < SHORTEST_WAIT {
+                if took_later {
+                    // Others wait as well, and that one told when. Only latency is lost when this fails.
+                    let restore = Call::new(&scripts::RESTORE_MARKER, &self.keys);
+                    let _ = self.link.call(&restore).await;
+                }
+                return Ok(None);
+            }
+            match next {
+                Next::Limited(time) => tokio::time::sleep(left.min(time)).await,
+                Next::Due(time) => {
+                    let time = left.min(time).max(SHORTEST_WAIT).as_secs_f64();
+                    let mark = marker::wait(&self.blocking, &self.keys, time).await?;
+                    took_later |= mark.is_some_and(|due| due > wall_ms());
+                }
+            }
+            match self.fetch_now(token).await? {
+                (None, later) => next = later,
+                (found, _) => return Ok(found),
+            }
+        }
+    }
+
+    async fn fetch_now(&self, token: &str) -> Result<(Option<JobRecord>, Next)> {
+        let now = wall_ms();
+        let call = prepare(&self.keys, &self.settings, token, &[], 1, now, false);
         let fetched = items(self.link.call(&call).await?).into_iter().nth(1);
-        let jobs = fetched.and_then(|fetched| items(fetched).into_iter().next());
-        let job = jobs.and_then(|jobs| items(jobs).into_iter().next());
+        let mut fetched = fetched.map(items).unwrap_or_default().into_iter();
+        let jobs = fetched.next().map(items).unwrap_or_default();
+        let limited = fetched.next().as_ref().map_or(0, integer);
+        let due = fetched.next().as_ref().map_or(0, integer);
+        let job = jobs.into_iter().next();
         let job = job.and_then(|job| fetched_job(job, token));
         if let Some(job) = &job {
             self.activity.note_start(job, wall_ms());
         }
-        Ok(job)
+        let ms = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+        let next = match (limited, due) {
+            (1.., _) => Next::Limited(ms(limited)),
+            (_, 1..) => Next::Due(ms(due - now)),
+            _ => Next::Due(Duration::MAX),
+        };
+        Ok((job, next))
     }
 
     /// Writes down what became of a job that is locked under `record.token`; when it finished, unless it goes on. What was
