@@ -94,8 +94,11 @@ def event_of(entry: Entry, queue: str, result_type: PayloadType) -> events.Queue
         make = _MAKE.get(name)
         if make is not None:
             return make(id, fields)
-    except (SerializationError, ValueError, OverflowError) as error:
+    except Exception as error:
+        # Also whatever a user's result type raises: what follows is to be read all the same.
+        known = isinstance(error, SerializationError | ValueError)
+        why = str(error) if known else f"{type(error).__name__}: {error}"
         raise EventError(
-            f"entry {id} of the events of queue {queue!r} is passed over: {name}: {error}", id, name
+            f"entry {id} of the events of queue {queue!r} is passed over: {name}: {why}", id, name
         ) from error
     return events.CustomEvent(id, name, {key: value.decode(errors="replace") for key, value in fields.items()})

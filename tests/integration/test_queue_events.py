@@ -510,6 +510,28 @@ class TestBadEntries:
         assert custom.fields == {"a\ufffd": "b\ufffd"}
         assert failed.failed_reason == "\ufffd!"
 
+    async def test_a_result_type_may_raise_whatever_it_likes(self, stand: Stand) -> None:
+        from dataclasses import dataclass
+
+        @dataclass
+        class Sent:
+            to: str
+
+            def __post_init__(self) -> None:
+                if self.to == "x":
+                    raise KeyError(self.to)
+
+        events = await stand.started(result_type=Sent)
+        errors = stand.errors(events)
+        loop = stand.loop(events)
+        # As many that nothing would be read any more if each took the room of a batch with it.
+        for n in range(5):
+            stand.add("completed", jobId=str(n), returnvalue='{"to": "x"}')
+            await aeventually(lambda n=n: len(errors) == n + 1)
+        stand.add("completed", jobId="5", returnvalue='{"to": "y"}')
+        assert [event.job_id for event in await loop.sees(1)] == ["5"]
+        assert str(errors[0]).endswith("is passed over: completed: KeyError: 'x'")
+
     async def test_a_result_is_of_the_type_that_was_given(self, stand: Stand) -> None:
         from dataclasses import dataclass
 
