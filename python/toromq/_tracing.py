@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from toromq._failure import failure_of
 from toromq._guards import is_mapping
 from toromq._job_fields import JobFields, Run
+from toromq._tracer_guard import Guard
 from toromq.errors import ConfigurationError, DelayedError
 
 if TYPE_CHECKING:
@@ -63,13 +64,15 @@ _OPERATIONS: Final = {"completed": "complete", "failed": "fail", "retried": "ret
 
 
 def check_telemetry(given: Any) -> Telemetry | None:
-    """A tracer, or None."""
-    if given is not None and not all(callable(getattr(given, method, None)) for method in _METHODS):
+    """A tracer of which no method raises, or None."""
+    if given is None:
+        return None
+    if not all(callable(getattr(given, method, None)) for method in _METHODS):
         raise ConfigurationError(
             f"telemetry: got {given!r}; allowed is toromq.telemetry.OpenTelemetry(), or an object that has the methods "
             "of toromq.telemetry.Telemetry"
         )
-    return given  # type: ignore[no-any-return]
+    return Guard(given)
 
 
 def carrying(

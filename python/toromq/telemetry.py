@@ -41,7 +41,7 @@ _METRICS: Final = {
 
 
 class Span(Protocol):
-    """A piece of work that is being traced. No method may raise; any thread may call them."""
+    """A piece of work that is being traced. Any thread may call its methods; what one raises is logged, no more."""
 
     def context(self) -> str | None:
         """What a job carries, so that the span of whoever runs it becomes a child of this one; None for nothing.
@@ -73,8 +73,9 @@ class Span(Protocol):
 
 @runtime_checkable
 class Telemetry(Protocol):
-    """What the option `telemetry` of a queue or worker takes. No method may raise; any thread may call them.
+    """What the option `telemetry` of a queue or worker takes.
 
+    Any thread may call its methods. What one raises is logged, and the work goes on without a span.
     A tracer without metrics does nothing in the last three.
     """
 

@@ -696,6 +696,32 @@ class _Notes:
     def gauge(self, name: str, value: int, attributes: Mapping[str, Any]) -> None: ...
 
 
+class _Broken:
+    """A tracer that raises in one place."""
+
+    def __init__(self, broken: str) -> None:
+        self._broken = broken
+
+    def __getattr__(self, name: str) -> Any:
+        def method(*_: Any, **__: Any) -> Any:
+            if name == self._broken:
+                raise RuntimeError(f"no {name}")
+            if name in ("start_span", "current"):
+                return self
+            return "note" if name == "context" else None
+
+        return method
+
+    def __enter__(self) -> Any:
+        if self._broken == "enter":
+            raise RuntimeError("no enter")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._broken == "leave":
+            raise RuntimeError("no leave")
+
+
 class TestTracers:
     async def test_any_tracer_can_be_used(self, redisbox: RedisBox, prefix: str) -> None:
         notes: Telemetry = _Notes()
@@ -704,6 +730,43 @@ class TestTracers:
             await queue.wait_until_finished((await queue.add("welcome", 1)).id, 20_000)
             await aeventually(lambda: "complete mail" in notes.ended)
         assert notes.parents["process mail"] == "note add mail.welcome"
+
+    @_both_faces
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            *("start_span", "count", "duration", "gauge"),
+            *("context", "current", "set_attributes", "add_event", "fail", "end", "enter", "leave"),
+        ],
+    )
+    async def test_a_tracer_that_raises_stops_nothing(
+        self, redisbox: RedisBox, prefix: str, face: Any, broken: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        options: dict[str, Any] = {"connection": redisbox.unix_url, "prefix": prefix, "telemetry": _Broken(broken)}
+        queue, flow = face.Queue("mail", **options), face.FlowProducer(**options)
+
+        def process(job: Any) -> None:
+            if job.name == "bad":
+                raise ValueError
+
+        async with _Running(face.Worker("mail", process, **options)):
+            good = await _call(queue.add, "good", 1)
+            bad = await _call(queue.add, "bad", 1, attempts=2)
+            child = {"name": "good", "queue_name": "mail"}
+            tree = await _call(flow.add, {**child, "children": [child]})
+            await _call(queue.upsert_job_scheduler, "s", every=60_000, name="good")
+
+            async def all_ended() -> bool:
+                counts = await _call(queue.get_job_counts, "completed", "failed", "delayed")
+                return bool(counts == {"completed": 4, "failed": 1, "delayed": 1})
+
+            await aeventually(all_ended)
+        await _call(queue.record_job_counts_metric)
+        assert (await _call(queue.get_job, bad.id)).attempts_made == 2
+        assert [await _call(job.get_state) for job in (good, tree.job)] == ["completed", "completed"]
+        await _call(queue.close)
+        await _call(flow.close)
+        assert "raised; the work goes on untraced" in caplog.text
 
     @_both_faces
     @pytest.mark.parametrize("given", [True, "otel", object(), trace.NoOpTracer()])
