@@ -25,6 +25,9 @@ class LossyProxy:
         self._sockets: set[socket.socket] = set()
         self._guard = threading.Lock()
         self._doomed: list[tuple[bytes, bool]] = []
+        self._swallowed: set[bytes] = set()
+        self.swallowed = 0
+        """How many requests the server never saw."""
         self.lost = 0
         """How many replies were lost so far."""
 
@@ -39,6 +42,18 @@ class LossyProxy:
         sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
         with self._guard:
             self._doomed += [(sha1.encode(), cut)] * times
+
+    def swallow(self, command: str) -> None:
+        """Lets no call of a Lua command reach the server from now on; whoever sent it waits."""
+        source = next(source for name, source, *_ in _native.scripts() if name == command)
+        with self._guard:
+            self._swallowed.add(hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest().encode())
+
+    def _is_swallowed(self, request: bytes) -> bool:
+        with self._guard:
+            found = any(sha1 in request for sha1 in self._swallowed)
+            self.swallowed += found
+            return found
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, name="lossy", daemon=True).start()
@@ -86,6 +101,8 @@ class _Way:
     def requests(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._client.recv(1 << 20):
+                if self._proxy._is_swallowed(data):
+                    continue
                 self._cut = self._proxy._doom(data) if self._cut is None else self._cut
                 self._server.sendall(data)
         self._proxy._shut(self._client, self._server)
