@@ -146,7 +146,10 @@ impl JobOptions {
             Some(pattern) => {
                 let before = number(&self.members, "prevMillis").unwrap_or(0);
                 let start = number(&self.repeat, "startDate").unwrap_or(0);
-                let (tz, seed) = (text(&self.repeat, "tz"), text(&self.repeat, "hashSeed"));
+                let seed = text(&self.repeat, "hashSeed");
+                // The names that Node has for the zone of the machine.
+                let tz = text(&self.repeat, "tz")
+                    .filter(|tz| !["local", "system", "default"].contains(&tz.as_str()));
                 let base = now.max(before).max(start);
                 let due = after(pattern, tz.as_deref(), seed.as_deref(), base)?;
                 match due.filter(|due| end.is_none_or(|end| *due <= end)) {

@@ -27,7 +27,7 @@ META: Final = {"opts.maxLenEvents": "10000", "version": "toromq:test"}
 def upsert(mail: Queue, now: int = NOW, **given: Any) -> Called:
     """Runs the command for scheduler ``s``; what is no argument of it is a field of the record."""
     defaults = {"max_events": "", "version": "toromq:test", "scheduler": "s", "opts": '{"repeat":{}}', "data": "{}"}
-    defaults |= {"due": "", "offset": "", "priority": 0, "lifo": "", "fixed": "", "again": ""}
+    defaults |= {"due": "", "offset": "", "priority": 0, "lifo": "", "fixed": "", "again": "", "hash_seed": ""}
     scalars = {**defaults, **{name: value for name, value in given.items() if name in defaults}}
     fields = {"name": "n", **{name: value for name, value in given.items() if name not in defaults}}
     return mail.call("upsert_job_scheduler", list(fields.items()), now_ms=now, **scalars)
@@ -234,8 +234,10 @@ def test_a_pattern_moves_the_job_to_its_time(mail: Queue) -> None:
     ("options", "keeps"),
     [
         ({"pattern": "a", "tz": "UTC"}, True),
-        ({"pattern": "a", "tz": "UTC", "startDate": NOW}, True),
-        ({"pattern": "a", "tz": "UTC", "startDate": NOW + 1}, False),
+        ({"pattern": "a", "tz": "UTC", "endDate": NOW}, True),
+        ({"pattern": "a", "tz": "UTC", "endDate": NOW - 1}, False),
+        ({"pattern": "a", "tz": "UTC", "startDate": NOW}, False),
+        ({"pattern": "a", "tz": "UTC", "hash_seed": "s"}, False),
         ({"pattern": "a", "tz": "UTC", "fixed": "1"}, False),
         ({"pattern": "a", "tz": "Asia/Tokyo"}, False),
         ({"pattern": "b", "tz": "UTC"}, False),
@@ -248,6 +250,22 @@ def test_a_time_that_came_while_nobody_ran_it_is_not_skipped(mail: Queue, option
     assert due_of(called) == due
     assert json.loads(called.reply[2])["prevMillis"] == due
     assert pending(mail) == [f"repeat:s:{due}"]
+
+
+def test_a_time_before_its_job_is_not_used_again(mail: Queue) -> None:
+    """Somebody whose clock is ahead has run the job for it, and that is removed."""
+    upsert(mail, NOW, pattern="a", tz="UTC", due=NOW + 900)
+    called = upsert(mail, NOW, pattern="a", tz="UTC", due=NOW + 100, data="5")
+    assert called.reply[0] == f"repeat:s:{NOW + 900}"
+    assert pending(mail) == [called.reply[0]]
+    assert mail.hash(called.reply[0])["data"] == "5"
+
+
+@pytest.mark.parametrize(("stored_opts", "keeps"), [('{"repeat":{"hashSeed":"s"}}', True), ('{"repeat":5}', False)])
+def test_the_seed_of_its_job_is_looked_at(mail: Queue, stored_opts: str, keeps: bool) -> None:
+    upsert(mail, NOW, pattern="H", tz="UTC", due=NOW + 900, opts=stored_opts, hash_seed="s")
+    called = upsert(mail, NOW, pattern="H", tz="UTC", due=NOW + 100, hash_seed="s")
+    assert due_of(called) == NOW + (900 if keeps else 100)
 
 
 def test_a_stale_phase_stays_with_a_pattern(mail: Queue) -> None:

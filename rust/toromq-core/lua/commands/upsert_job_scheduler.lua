@@ -29,7 +29,8 @@
     11 lifo            string   "1" for a job that runs before the standard ones that wait, or empty
     12 fixed           string   "1" where `due` must not move to the slot of a job that gives way, or empty
     13 again           string   "1" when this was sent before, or empty
-    14.. fields        groups of two: name and value of a field of its record, as they are stored
+    14 hash_seed       string   what the choice of an H in the pattern depends on, or empty
+    15.. fields        groups of two: name and value of a field of its record, as they are stored
   RETURNS
     {id, delay, opts}    the job that was made, with its delay and options as they are stored
     SCHEDULER_COLLISION  by pattern: a job has the time already, and does not wait any more
@@ -42,7 +43,7 @@ local wait, paused, active, prioritized, delayed = KEYS[1], KEYS[2], KEYS[3], KE
 local marker, meta, events, pc, schedulers = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local base, now, wanted_length, version, scheduler = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local opts, data, given_due, given_offset, priority = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
-local lifo, fixed, again = ARGV[11] ~= '', ARGV[12] ~= '', ARGV[13] ~= ''
+local lifo, fixed, again, hash_seed = ARGV[11] ~= '', ARGV[12] ~= '', ARGV[13] ~= '', ARGV[14]
 -- @include "includes/add_iteration"
 -- @include "includes/drop_pending"
 -- @include "includes/next_every"
@@ -54,7 +55,7 @@ local q = { base = base, wait = wait, paused = paused, active = active, prioriti
   marker = marker, meta = meta, events = events, pc = pc }
 local record_key = base .. 'repeat:' .. scheduler
 local fields = {}
-for i = 14, #ARGV, 2 do
+for i = 15, #ARGV, 2 do
   fields[ARGV[i]] = ARGV[i + 1]
 end
 
@@ -62,7 +63,15 @@ local function job_key(due)
   return record_key .. ':' .. integer_text(due)
 end
 
-local stored = redis.pcall('HMGET', record_key, 'ic', 'every', 'offset', 'pattern', 'tz')
+-- What the choice of an H depended on when a job was made.
+local function seed_of(key)
+  local ok, job_opts = pcall(cjson.decode, redis.call('HGET', key, 'opts') or '')
+  local series = ok and type(job_opts) == 'table' and job_opts['repeat']
+  local seed = type(series) == 'table' and series.hashSeed
+  return type(seed) == 'string' and seed or ''
+end
+
+local stored = redis.pcall('HMGET', record_key, 'ic', 'every', 'offset', 'pattern', 'tz', 'startDate')
 if stored.err then
   return CODE.KEY_CORRUPT
 end
@@ -75,6 +84,7 @@ local every = tonumber(fields.every)
 local previous = tonumber(redis.call('ZSCORE', schedulers, scheduler))
 local same_every = every and tonumber(stored[2]) == every
 local same_pattern = fields.pattern and stored[4] == fields.pattern and stored[5] == (fields.tz or false)
+  and stored[6] == (fields.startDate or false)
 local due, phase = given_due, 0
 if every then
   due, phase = next_every(same_every and previous or nil, every, tonumber(given_offset) or 0, now,
@@ -82,9 +92,11 @@ if every then
 end
 local pending_in = previous and pending_place(q, 'repeat:' .. scheduler .. ':' .. integer_text(previous))
 if pending_in then
-  -- What was due while nobody could run it is not skipped because it is set up anew.
-  local waited = same_pattern and not fixed and previous <= now and previous >= (tonumber(fields.startDate) or 0)
-  if same_every or waited then
+  -- A pattern is not counted from now where it is the same: what was due while nobody could run it would be skipped, and
+  -- a time before this job's, which had one before, would get another.
+  local same = same_every or (same_pattern and not fixed and previous <= (tonumber(fields.endDate) or previous)
+    and seed_of(job_key(previous)) == hash_seed)
+  if same then
     due = previous
   end
   phase = given_offset ~= '' and given_offset or stored[3]
@@ -108,7 +120,7 @@ end
 local max_length = settle_meta(meta, wanted_length, version)
 redis.call('ZADD', schedulers, integer_text(due), scheduler)
 redis.call('DEL', record_key)
-redis.call('HSET', record_key, 'ic', stored[1] or '1', unpack(ARGV, 14))
+redis.call('HSET', record_key, 'ic', stored[1] or '1', unpack(ARGV, 15))
 if phase then
   redis.call('HSET', record_key, 'offset', phase)
 end

@@ -274,7 +274,11 @@ impl Queue {
             .number(wanted.priority)
             .arg(flag(wanted.lifo))
             .arg(flag(wanted.is_immediate()))
-            .arg(flag(again));
+            .arg(flag(again))
+            .arg(match &wanted.when {
+                When::Pattern { hash_seed, .. } => hash_seed.as_deref().unwrap_or_default(),
+                When::Every { .. } => "",
+            });
         for (name, value) in wanted.fields() {
             call.arg(name).arg(value);
         }
