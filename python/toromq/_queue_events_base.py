@@ -81,7 +81,7 @@ class QueueEventsBase(EventListeners[ResultT], Listeners):  # type: ignore[misc]
         self.queue_name = check_queue_name(queue_name)
         super().__init__(f"events of {self.queue_name}")
         self.prefix = check_prefix(prefix)
-        self._after = _place_of(last_event_id)
+        self._after = place_of("last_event_id", last_event_id)
         self._block = some_milliseconds("blocking_timeout", blocking_timeout)
         self._result_type = payload_type("result_type", result_type)
         self._connection = connection_of(connection)
@@ -276,14 +276,14 @@ class QueueEventsBase(EventListeners[ResultT], Listeners):  # type: ignore[misc]
         return f"<{type(self).__name__} of {self.queue_name!r}>"
 
 
-def _place_of(last_event_id: Any) -> Place | None:
+def place_of(name: str, event_id: Any) -> Place | None:
     """Where to begin; None for now."""
-    given = text("last_event_id", last_event_id)
+    given = text(name, event_id)
     if given == "$":
         return None
     if not re.fullmatch(r"\d{1,19}(-\d{1,19})?", given):
         raise ConfigurationError(
-            f"last_event_id: got {given!r}; allowed is the id of an event, such as '1700000000000-0', '0' for the "
+            f"{name}: got {given!r}; allowed is the id of an event, such as '1700000000000-0', '0' for the "
             f"oldest there is, or '$' for what happens from now on"
         )
     return f"{order(given)[0]}-{order(given)[1]}", None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias
 
 from toromq._job_fields import ResultT
@@ -79,7 +80,8 @@ class ProgressEvent(StreamEvent):
     data: Any
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: Python notes the type on what is made by `CompletedEvent[int](...)`.
+@dataclass(frozen=True)
 class CompletedEvent(StreamEvent, Generic[ResultT]):
     """A job returned `returnvalue`."""
 
@@ -197,13 +199,17 @@ if TYPE_CHECKING:
         | DeduplicatedEvent | DrainedEvent | CleanedEvent | PausedEvent | ResumedEvent | CustomEvent
     )  # fmt: skip
 else:
-    # For `isinstance`, which takes no type variables.
-    QueueEvent = (
-        AddedEvent | WaitingEvent | DelayedEvent | ActiveEvent | WaitingChildrenEvent | ProgressEvent | CompletedEvent
-        | FailedEvent | RetriesExhaustedEvent | StalledEvent | RemovedEvent | DuplicatedEvent | DeduplicatedEvent
-        | DrainedEvent | CleanedEvent | PausedEvent | ResumedEvent | CustomEvent
-    )  # fmt: skip
-"""Every event there can be, for pattern matching."""
+
+    class _AnyEvent(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, StreamEvent)
+
+    class QueueEvent(metaclass=_AnyEvent):
+        """Every event there can be, for annotations, `isinstance` and pattern matching."""
+
+        # A union could be one of the two: subscripted, or asked whether something is one of its members.
+        __class_getitem__ = classmethod(GenericAlias)
+
 
 EventName: TypeAlias = Literal[
     "active", "added", "cleaned", "completed", "deduplicated", "delayed", "drained", "duplicated", "failed", "paused",

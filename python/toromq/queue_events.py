@@ -12,15 +12,15 @@ from typing import Any, Generic, Self
 from toromq._bridge import is_receiving, port
 from toromq._job_fields import ResultT
 from toromq._listeners import AsyncListeners
-from toromq._queue_events_base import UNTAKEN, Place, QueueEventsBase, order
-from toromq.errors import ToroError
+from toromq._queue_events_base import UNTAKEN, Place, QueueEventsBase, order, place_of
+from toromq.errors import ConfigurationError, ToroError
 from toromq.events import QueueEvent
 
 
 class EventIterator(AsyncIterator["QueueEvent[ResultT]"], Generic[ResultT]):
     """Events one after the other; what `async for event in events` goes over."""
 
-    def __init__(self, events: QueueEvents[ResultT]) -> None:
+    def __init__(self, events: QueueEvents[ResultT], after: Place | None = None) -> None:
         """See QueueEvents."""
         self._events = events
         self._untaken: deque[QueueEvent[ResultT]] = deque()
@@ -30,9 +30,10 @@ class EventIterator(AsyncIterator["QueueEvent[ResultT]"], Generic[ResultT]):
         self._skips: tuple[int, int] | None = None
         with events._lock:
             self._ended = not events.is_running()
-            self._place: Place | None = events._after or events._place
-            # What the others had before it came.
-            self._is_behind = events._after is not None and events._place is not None
+            begins = after or events._after
+            self._place: Place | None = begins or events._place
+            # What the others had before it came, or will not have.
+            self._is_behind = begins is not None and (events._place is not None or begins != events._after)
             events._followers.add(self)
 
     def __aiter__(self) -> Self:
@@ -78,6 +79,10 @@ class EventIterator(AsyncIterator["QueueEvent[ResultT]"], Generic[ResultT]):
 
     async def _catch_up(self) -> None:
         events = self._events
+        if events._place is events._after is None:
+            # Nobody knows yet with which event the others begin.
+            assert events._ready is not None
+            await events._ready.wait()
         assert events._feed is not None
         assert self._place is not None
         entries, place, lost, _ = await port().call(events._feed.catch_up, self._place)
@@ -88,8 +93,8 @@ class EventIterator(AsyncIterator["QueueEvent[ResultT]"], Generic[ResultT]):
         with events._lock:
             self._untaken.extend(made)
             self._place = place
-            others = events._place
-            if others is None or order(place[0]) >= order(others[0]):
+            others = events._place or events._after
+            if others is not None and order(place[0]) >= order(others[0]):
                 self._is_behind = False
                 self._skips = order(place[0])
 
@@ -224,6 +229,22 @@ class QueueEvents(QueueEventsBase[ResultT], AsyncListeners):  # type: ignore[mis
         if not self._is_closed:
             self._begin()
         return EventIterator(self)
+
+    def after(self, event_id: str, /) -> EventIterator[ResultT]:
+        """The same for what happened after another event, on the same connection: for who went away and is back.
+
+        Raises:
+            ConfigurationError: `event_id` is no id of an event, nor "0" for the oldest there is.
+
+        Example:
+            >>> async for event in events.after(last_seen.id): ...
+        """
+        place = place_of("event_id", event_id)
+        if place is None:
+            raise ConfigurationError("event_id: got '$'; a loop over the reader itself begins with what happens next")
+        if not self._is_closed:
+            self._begin()
+        return EventIterator(self, place)
 
     def _begin(self) -> None:
         self._check_start()

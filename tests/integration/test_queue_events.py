@@ -228,6 +228,32 @@ class TestLoops:
         stand.add_many(10, 2701)
         assert numbers(await second.sees(1710)) == list(range(1001, 2711))
 
+    async def test_who_comes_back_goes_on_after_what_it_saw(self, stand: Stand) -> None:
+        for options in ({}, {"last_event_id": "0"}):
+            stand.redis.delete(stand.key)
+            stand.add_many(300)
+            seen = stand.add("n", number=300)
+            stand.add_many(700, 301)
+            # Before it listens, and after.
+            events = stand.make(**options)
+            first = stand.loop(events.after(seen))
+            await stand.call(events.wait_until_ready)
+            second = stand.loop(events.after(seen))
+            stand.add_many(500, 1001)
+            for loop in (first, second):
+                assert numbers(await loop.sees(1200)) == list(range(301, 1501))
+            stand.add_many(1, 1501)
+            for loop in (first, second):
+                assert numbers(await loop.sees(1201))[-1] == 1501
+            assert numbers(await stand.loop(events.after("0")).sees(1502)) == list(range(1502))
+            await stand.call(events.close)
+            assert len(stand.readers()) <= 1
+
+    def test_an_id_to_go_on_after_that_is_none(self, stand: Stand) -> None:
+        for given in ("$", "x", 5):
+            with pytest.raises(ConfigurationError, match="event_id"):
+                stand.make().after(given)
+
     async def test_a_loop_that_is_left_holds_up_nobody(self, stand: Stand) -> None:
         events = await stand.started()
         left = stand.loop(events, 1)
