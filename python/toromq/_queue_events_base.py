@@ -96,6 +96,7 @@ class QueueEventsBase(EventListeners[ResultT], Listeners):  # type: ignore[misc]
         # Up to where all were told; None before anything was.
         self._place: Place | None = None
         self._told_bad: deque[str] = deque(maxlen=1000)
+        self._told_lost: deque[str] = deque(maxlen=100)
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
 
     def _add_listener(self, how: Callable[..., Any], channel: str, listener: Any) -> Any:
@@ -145,18 +146,22 @@ class QueueEventsBase(EventListeners[ResultT], Listeners):  # type: ignore[misc]
                     self._place = value
             self._connected()
         elif what == "lost":
-            self._tell("error", self._lost(value))
+            self._tell_lost(value)
         elif what == "error":
             self._tell("error", value)
         elif what == "closed":
             self._over()
 
-    def _lost(self, last_event_id: str) -> EventsLostError:
-        return EventsLostError(
+    def _tell_lost(self, last_event_id: str) -> None:
+        # Who fell behind may have missed the same.
+        if last_event_id in self._told_lost:
+            return
+        self._told_lost.append(last_event_id)
+        words = (
             f"events of queue {self.queue_name!r} after {last_event_id} went unread: they were trimmed, or the stream "
-            f"was deleted; a greater max_len_events keeps more of them",
-            last_event_id,
+            f"was deleted; a greater max_len_events keeps more of them"
         )
+        self._tell("error", EventsLostError(words, last_event_id))
 
     def _take(self, entries: list[Entry], place: Place) -> None:
         with self._lock:

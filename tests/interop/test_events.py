@@ -196,6 +196,9 @@ async def test_both_go_on_after_an_entry_of_the_other(stand: Stand, node: NodeSi
     ours = await loop.sees(2)
     theirs = await node.peer.wait_events("stream", 2, handle=reader)
     assert [event.id for event in ours] == [item["entryId"] for item in theirs] == entries[2:]
+    # Also one that begins with what happens next.
+    events = await stand.started()
+    assert await stand.loop(events.after(entries[1])).sees(2) == ours
     assert len(keys.names()) == 4
 
 

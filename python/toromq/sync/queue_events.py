@@ -89,7 +89,7 @@ class EventIterator(Iterator["QueueEvent[ResultT]"], Generic[ResultT]):
         entries, place, lost, _ = port().call(events._feed.catch_up, self._place)
         made, bad = events._made(entries)
         if lost:
-            events._tell("error", events._lost(self._place[0]))
+            events._tell_lost(self._place[0])
         events._tell_of_bad(bad)
         with events._lock:
             self._untaken.extend(made)
