@@ -434,6 +434,45 @@ async def test_the_next_job_is_there_before_this_one_runs(
     assert len(seen[0]) == 1
 
 
+def _has_run(redis: redispy.Redis, key: Any, due: int) -> None:
+    fields = {"name": "s", "data": "{}", "opts": "{}", "timestamp": due, "delay": 0, "priority": 0, "rjk": "s"}
+    ended = now()
+    outcome = {"atm": 1, "ats": 1, "processedOn": ended, "finishedOn": ended, "returnvalue": "1"}
+    redis.hset(key(f"repeat:s:{due}"), mapping={**fields, **outcome})
+    redis.zadd(key("completed"), {f"repeat:s:{due}": ended})
+
+
+@pytest.mark.parametrize("when", [{"every": HOUR}, {"pattern": "@yearly", "immediately": True}])
+async def test_a_series_does_not_end_where_the_jobs_of_its_next_times_have_run(
+    queue: Queue[Any, Any], redisbox: RedisBox, redis: redispy.Redis, key: Any, when: dict[str, Any]
+) -> None:
+    first = await queue.upsert_job_scheduler("s", **when)
+    assert first is not None
+    due = int(first.id.rpartition(":")[2])
+    years = [datetime(datetime.now(UTC).year + n, 1, 1, tzinfo=UTC) for n in (1, 2, 3)]
+    times = [due + n * HOUR for n in (1, 2, 3)] if "every" in when else [round(y.timestamp() * 1000) for y in years]
+    for taken in times[:-1]:
+        _has_run(redis, key, taken)
+    async with Runs(queue, redisbox.url) as runs:
+        await runs.ran(1)
+    assert runs.errors == []
+    assert redis.zscore(key("repeat"), "s") == times[-1]
+    assert delayed(redis, key) == [f"repeat:s:{times[-1]}"]
+
+
+async def test_a_worker_that_finds_no_free_time_says_so(
+    queue: Queue[Any, Any], redisbox: RedisBox, redis: redispy.Redis, key: Any
+) -> None:
+    first = await queue.upsert_job_scheduler("s", every=HOUR)
+    assert first is not None
+    for n in range(1, 1002):
+        _has_run(redis, key, int(first.id.rpartition(":")[2]) + n * HOUR)
+    async with Runs(queue, redisbox.url) as runs:
+        await runs.ran(1)
+    (error,) = runs.errors
+    assert isinstance(error, SchedulerConflictError)
+
+
 async def test_other_jobs_do_not_wait_for_it(queue: Queue[Any, Any], redisbox: RedisBox) -> None:
     job = await queue.upsert_job_scheduler("s", every=HOUR)
     assert job is not None

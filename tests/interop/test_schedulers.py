@@ -132,6 +132,27 @@ async def test_two_workers_of_different_sides_make_one_job_for_each_time(pair: P
 # --- replacing --------------------------------------------------------------------------------------------------------
 
 
+async def test_a_series_goes_on_with_a_job_that_is_there_already(ours: Side, node: Side, keys: QueueKeys) -> None:
+    """Where Node's own worker leaves a series to stand still; what ours makes of it, Node goes on with."""
+    first = await node.upsert_scheduler("s", every=200)
+    assert first is not None
+    # As left behind by somebody who set the scheduler back.
+    there = f"repeat:s:{slot_of(first) + 200}"
+    fields: Any = keys.redis.hgetall(keys(first))
+    keys.redis.hset(keys(there), mapping={**fields, "opts": fields["opts"].replace(first, there)})
+    keys.redis.zadd(keys("delayed"), {there: (slot_of(first) + 200) * 4096})
+    worker = await ours.worker("echo")
+    await worker.started(first)
+    await worker.close()
+    assert keys.scores("repeat")["s"] >= slot_of(there)
+    other = await node.worker("echo")
+    await other.started(count=3)
+    await other.close()
+    ids = [run.job_id for run in (*worker.runs(), *other.runs())]
+    assert len(set(ids)) == len(ids)
+    assert there in ids
+
+
 @pytest.mark.parametrize("where", ["delayed", "wait", "prioritized", "wait, paused"])
 async def test_an_upsert_replaces_the_other_sides_job(pair: Pair, where: str) -> None:
     given: dict[str, Any] = {"every": _HOUR, "opts": {"priority": 2} if where == "prioritized" else {}}

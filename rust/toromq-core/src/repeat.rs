@@ -22,7 +22,7 @@ pub enum Unknown {
 }
 
 /// The options of one job of a scheduler, taken apart as far as the next job differs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct JobOptions {
     members: Members,
     repeat: Members,
@@ -125,12 +125,18 @@ impl JobOptions {
         }
     }
 
-    /// The job after this one, made at `now`; nothing where the series has come to its end.
+    /// The job after this one, made at `now`; nothing where the series has come to its end. By a pattern it is later than
+    /// `passed`.
     ///
     /// # Errors
     ///
     /// Where nobody can say when it is.
-    pub fn next(mut self, scheduler: &str, now: i64) -> Result<Option<Next>, Unknown> {
+    pub fn next(
+        mut self,
+        scheduler: &str,
+        now: i64,
+        passed: i64,
+    ) -> Result<Option<Next>, Unknown> {
         let count = number(&self.repeat, "count").unwrap_or(0).saturating_add(1);
         let end = number(&self.repeat, "endDate");
         if number(&self.repeat, "limit").is_some_and(|limit| count > limit)
@@ -150,7 +156,7 @@ impl JobOptions {
                 // The names that Node has for the zone of the machine.
                 let tz = text(&self.repeat, "tz")
                     .filter(|tz| !["local", "system", "default"].contains(&tz.as_str()));
-                let base = now.max(before).max(start);
+                let base = now.max(before).max(start).max(passed);
                 let due = after(pattern, tz.as_deref(), seed.as_deref(), base)?;
                 match due.filter(|due| end.is_none_or(|end| *due <= end)) {
                     Some(due) => Some(due.max(now)),
@@ -257,7 +263,7 @@ mod tests {
     const NOW: i64 = 1_700_000_000_000;
 
     fn next(opts: &str) -> Result<Option<Next>, Unknown> {
-        JobOptions::of_job(opts.as_bytes()).unwrap().next("s", NOW)
+        JobOptions::of_job(opts.as_bytes()).unwrap().next("s", NOW, 0)
     }
 
     #[test]
@@ -321,7 +327,7 @@ mod tests {
             ("opts", r#"{"backoff":100}"#),
         ]);
         let next = JobOptions::of_record(&record)
-            .next("s", NOW)
+            .next("s", NOW, 0)
             .unwrap()
             .unwrap();
         assert_eq!((next.every.as_str(), next.offset.as_str()), ("500", "7"));
@@ -333,6 +339,6 @@ mod tests {
             )
         );
         let ended = fields(&[("ic", "5"), ("every", "500"), ("limit", "5")]);
-        assert_eq!(JobOptions::of_record(&ended).next("s", NOW), Ok(None));
+        assert_eq!(JobOptions::of_record(&ended).next("s", NOW, 0), Ok(None));
     }
 }

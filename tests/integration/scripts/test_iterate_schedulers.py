@@ -149,11 +149,69 @@ def test_nobody_knows_when(mail: Queue, record: dict[str, Any]) -> None:
     assert iterate(mail) == ([""], {})
 
 
-def test_a_slot_that_is_taken_stops_it(mail: Queue) -> None:
+def test_a_time_whose_job_has_run_is_passed_over(mail: Queue) -> None:
     set_up(mail, every=MINUTE)
+    for n in (1, 2):
+        mail.store_completed(f"repeat:s:{NOW + n * MINUTE}")
+    due = NOW + 3 * MINUTE
+    job = f"repeat:s:{due}"
+    assert iterate(mail) == (
+        [job],
+        {
+            "id": "1",
+            "repeat": {"s": due},
+            "repeat:s": {"ic": "2"},
+            job: stored(timestamp=NOW + 5, delay=3 * MINUTE - 5, opts=opts(due, 3 * MINUTE - 5), rjk="s"),
+            "delayed": {job: due * SLOT},
+            "marker": {"1": due},
+            "events": [
+                event("duplicated", f"repeat:s:{NOW + MINUTE}"),
+                event("added", job, name="n"),
+                event("delayed", job, delay=str(due)),
+            ],
+        },
+    )
+
+
+def test_there_is_an_end_to_passing_over(mail: Queue) -> None:
+    set_up(mail, every=1)
+    for n in range(1, 1002):
+        mail.store_completed(f"repeat:s:{NOW + n}")
+    taken = f"repeat:s:{NOW + 1}"
+    assert iterate(mail, now=NOW) == ([CODES["SCHEDULER_BUSY"]], {"events": [event("duplicated", taken)]})
+
+
+def test_by_a_pattern_the_caller_knows_the_time_after_one_that_is_taken(mail: Queue) -> None:
+    set_up(mail, pattern="* * * * *")
     taken = f"repeat:s:{NOW + MINUTE}"
     mail.store_completed(taken)
-    assert iterate(mail) == ([""], {"events": [event("duplicated", taken)]})
+    current = Current(due=NOW + MINUTE)
+    assert iterate(mail, current) == ([CODES["SCHEDULER_COLLISION"]], {"events": [event("duplicated", taken)]})
+
+
+@pytest.mark.parametrize("place", ["delayed", "prioritized", "wait", "paused"])
+@pytest.mark.parametrize("record", [{"every": MINUTE}, {"pattern": "* * * * *"}])
+def test_a_job_that_has_still_to_run_goes_on_with_the_series(mail: Queue, record: dict[str, Any], place: str) -> None:
+    set_up(mail, **record)
+    due = NOW + MINUTE
+    job = f"repeat:s:{due}"
+    mail.redis.zadd(mail.key("marker"), {"0": 0})
+    mail.redis.set(mail.key("pc"), 1)
+    mail.store(job, rjk="s", delay=MINUTE if place == "delayed" else 0, priority=1 if place == "prioritized" else 0)
+    if place in ("wait", "paused"):
+        mail.redis.lpush(mail.key(place), job)
+    else:
+        mail.redis.zadd(mail.key(place), {job: due * SLOT if place == "delayed" else PRIORITY + 1})
+    current = Current(due=due)
+    assert iterate(mail, current) == ([""], {"repeat": {"s": due}, "events": [event("duplicated", job)]})
+
+
+def test_a_job_that_waits_there_but_is_no_job_of_the_scheduler(mail: Queue) -> None:
+    set_up(mail, every=MINUTE)
+    mail.store(f"repeat:s:{NOW + MINUTE}")
+    mail.redis.zadd(mail.key("marker"), {"0": 0})
+    mail.redis.lpush(mail.key("wait"), f"repeat:s:{NOW + MINUTE}")
+    assert iterate(mail)[0] == [f"repeat:s:{NOW + 2 * MINUTE}"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ use crate::{
     scripts::{self, Code},
 };
 
+// How many times of a pattern are passed over because they have their jobs already.
+const TRIES: usize = 1000;
+
 /// The scheduler that made a job; `None` for any other job.
 pub(super) fn scheduler_of(record: &JobRecord) -> Option<String> {
     record
@@ -152,9 +155,7 @@ pub(super) async fn iterate(
     reported: &mut Vec<Error>,
 ) -> Result<()> {
     let now = wall_ms();
-    let mut call = Call::new(&scripts::ITERATE_SCHEDULERS, keys);
-    call.arg(keys.base()).number(now);
-    let mut sent = Vec::new();
+    let mut wanted = Vec::new();
     for record in jobs {
         let Some(scheduler) = scheduler_of(record) else {
             continue;
@@ -173,34 +174,46 @@ pub(super) async fn iterate(
                 }
             }
         };
-        match options.next(&scheduler, now) {
-            Ok(Some(next)) => {
-                put(&mut call, &scheduler, &record.id, &next);
-                sent.push(scheduler);
+        wanted.push((scheduler, record.id.as_str(), options, 0));
+    }
+    for tries in 1.. {
+        let mut call = Call::new(&scripts::ITERATE_SCHEDULERS, keys);
+        call.arg(keys.base()).number(now);
+        let mut sent = Vec::new();
+        for (scheduler, id, options, passed) in wanted {
+            match options.clone().next(&scheduler, now, passed) {
+                Ok(Some(next)) => {
+                    put(&mut call, &scheduler, id, &next);
+                    sent.push((scheduler, id, options, next.due));
+                }
+                Ok(None) => {}
+                Err(unknown) => reported.push(Error::Broken(format!(
+                    "job scheduler {scheduler} makes no further job: {}; job {id} runs all the same",
+                    match unknown {
+                        Unknown::Nothing =>
+                            "neither its job nor its record has an interval or a pattern".to_owned(),
+                        Unknown::Pattern(why) | Unknown::Zone(why) => why,
+                    },
+                ))),
             }
-            Ok(None) => {}
-            Err(unknown) => reported.push(Error::Broken(format!(
-                "job scheduler {scheduler} makes no further job: {}; job {} runs all the same",
-                match unknown {
-                    Unknown::Nothing =>
-                        "neither its job nor its record has an interval or a pattern".to_owned(),
-                    Unknown::Pattern(why) | Unknown::Zone(why) => why,
-                },
-                record.id
-            ))),
         }
-    }
-    if sent.is_empty() {
-        return Ok(());
-    }
-    let made = items(link.call(&call).await?);
-    for (scheduler, made) in sent.into_iter().zip(&made) {
-        if let Some(code) = Code::from_value(integer(made)) {
-            reported.push(Error::Scheduler {
-                operation: "making its next job",
-                scheduler,
-                code,
-            });
+        if sent.is_empty() {
+            break;
+        }
+        wanted = Vec::new();
+        let made = items(link.call(&call).await?);
+        for ((scheduler, id, options, due), made) in sent.into_iter().zip(&made) {
+            match (Code::from_value(integer(made)), due) {
+                (None, _) => {}
+                (Some(Code::SchedulerCollision), Some(due)) if tries < TRIES => {
+                    wanted.push((scheduler, id, options, due));
+                }
+                (Some(code), _) => reported.push(Error::Scheduler {
+                    operation: "making its next job",
+                    scheduler,
+                    code,
+                }),
+            }
         }
     }
     Ok(())
