@@ -222,7 +222,7 @@ class NodeSide(Side):
 
     async def fetch_by_hand(self, token: str) -> str:
         if not self._by_hand:
-            self._by_hand = await self.peer.worker(self._name, None)
+            self._by_hand = await self.peer.worker(self._name, None, prefix=self._prefix)
         job = await self.peer.next_job(self._by_hand, token, block=False)
         assert job is not None, "there was no job to fetch"
         return str(job["id"])

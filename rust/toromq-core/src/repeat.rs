@@ -131,12 +131,7 @@ impl JobOptions {
     /// # Errors
     ///
     /// Where nobody can say when it is.
-    pub fn next(
-        mut self,
-        scheduler: &str,
-        now: i64,
-        passed: i64,
-    ) -> Result<Option<Next>, Unknown> {
+    pub fn next(mut self, scheduler: &str, now: i64, passed: i64) -> Result<Option<Next>, Unknown> {
         let count = number(&self.repeat, "count").unwrap_or(0).saturating_add(1);
         let end = number(&self.repeat, "endDate");
         if number(&self.repeat, "limit").is_some_and(|limit| count > limit)
@@ -263,7 +258,9 @@ mod tests {
     const NOW: i64 = 1_700_000_000_000;
 
     fn next(opts: &str) -> Result<Option<Next>, Unknown> {
-        JobOptions::of_job(opts.as_bytes()).unwrap().next("s", NOW, 0)
+        JobOptions::of_job(opts.as_bytes())
+            .unwrap()
+            .next("s", NOW, 0)
     }
 
     #[test]
