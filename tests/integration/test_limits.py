@@ -533,3 +533,24 @@ async def test_many_adds_do_not_wake_a_worker_under_a_limit(
         assert redis.exists(f"{prefix}:q:marker")
     await done(queue.remove_rate_limit_key())
     await done(queue.drain())
+
+
+async def test_a_worker_that_can_t_listen_waits_for_the_end_of_a_limit_without_a_word(
+    redisbox: RedisBox, redis: redis_py.Redis, prefix: str, queue: Any
+) -> None:
+    options: dict[str, Any] = {"connection": redisbox.url, "prefix": prefix}
+    ran: list[int] = []
+    errors: list[Exception] = []
+
+    async def processor(job: Any) -> None:
+        ran.append(job.data)
+
+    # A job has the key, so it can't be read as a stream.
+    redis.hset(f"{prefix}:q:limiter:wake", "name", "n")
+    worker: Any = toromq.Worker("q", processor, limiter=RateLimit(1, 400), **options)
+    worker.on("error", errors.append)
+    async with worker:
+        await done(queue.add_bulk([("n", n) for n in range(3)]))
+        await aeventually(lambda: ran == [0, 1, 2])
+    assert errors == []
+    redis.delete(f"{prefix}:q:limiter:wake")

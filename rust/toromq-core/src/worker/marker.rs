@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{Shared, actor::Backoff};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     keys::QueueKeys,
     link::{Call, Link, integer, items, text},
     scripts,
@@ -99,11 +99,12 @@ pub(super) async fn watch(
     let _ = link.open().await;
     // From the beginning: a change may come between the fetch that met a limit and the wait for its end.
     let mut seen = "0-0".to_owned();
+    let mut listens = true;
     loop {
         let waits = armed.wait_for(|armed| match armed {
             Waiting::No => false,
             Waiting::Marker => true,
-            Waiting::Limit(until) => *until > Instant::now(),
+            Waiting::Limit(until) => listens && *until > Instant::now(),
         });
         let Ok(waiting) = waits.await.map(|waiting| *waiting) else {
             return;
@@ -125,6 +126,13 @@ pub(super) async fn watch(
             Ok(heard) => {
                 backoff.reset();
                 heard
+            }
+            // Not allowed to this user, or a job has that key: then the limit is waited for by the clock alone.
+            Err(Error::Server {
+                transient: false, ..
+            }) if waiting != Waiting::Marker => {
+                listens = false;
+                None
             }
             Err(error) => {
                 shared.sink.error(error);
