@@ -13,7 +13,7 @@ import pytest
 import toromq
 from tests.support.eventually import aeventually
 from tests.support.keyspace import keyspace
-from tests.support.lossy_proxy import LossyProxy
+from tests.support.lossy import LossyProxy
 from tests.support.redisbox import RedisBox
 from toromq import (
     ConfigurationError,
@@ -550,7 +550,7 @@ async def test_a_flow_is_added_once(
         return FlowJob(name, queue_name=queue, **({"job_id": name} if own else {}), **options)
 
     async with (
-        LossyProxy(str(redisbox.socket_path)) as proxy,
+        LossyProxy(redisbox.url) as proxy,
         FlowProducer(connection=proxy.url, prefix=prefix) as flow,
     ):
         await flow.add(FlowJob("first", queue_name="q"))
@@ -570,7 +570,7 @@ async def test_a_flow_with_ids_that_lived_before_lives_again(
 ) -> None:
     daily = FlowJob("r", queue_name="q", job_id="r", children=[FlowJob("c", queue_name="pages", job_id="c")])
     async with (
-        LossyProxy(str(redisbox.socket_path)) as proxy,
+        LossyProxy(redisbox.url) as proxy,
         FlowProducer(connection=proxy.url, prefix=prefix) as flow,
     ):
         for _ in range(3):

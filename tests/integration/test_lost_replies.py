@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.eventually import aeventually
 from tests.support.keyspace import keyspace
-from tests.support.lossy_proxy import LossyProxy
+from tests.support.lossy import LossyProxy
 from toromq import Deduplication, ParentNotFoundError, Queue, Worker
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LOST = pytest.mark.parametrize("lost", ["request", "reply"])
 
 @pytest.fixture
 async def proxy(redisbox: RedisBox) -> AsyncIterator[LossyProxy]:
-    async with LossyProxy(str(redisbox.socket_path)) as made:
+    async with LossyProxy(redisbox.url) as made:
         yield made
 
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 import toromq.sync
 from tests.support.following import NAME, Stand
-from tests.support.lossy_proxy import LossyProxy
+from tests.support.lossy import LossyProxy
 from toromq import ConfigurationError, QueueEventsProducer, RedisConnectionError
 from toromq.events import EVENT_NAMES, CustomEvent
 
@@ -118,7 +118,7 @@ async def test_an_event_is_published_once_whatever_is_lost(
 ) -> None:
     stand = Stand(toromq, redisbox.url, prefix, redis)
     async with (
-        LossyProxy(redisbox.socket_path) as proxy,
+        LossyProxy(redisbox.url) as proxy,
         QueueEventsProducer(NAME, connection=proxy.url, prefix=prefix) as producer,
     ):
         await producer.publish_event("first")

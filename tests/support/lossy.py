@@ -6,11 +6,15 @@ import contextlib
 import hashlib
 import socket
 import threading
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from toromq import _native
+
+How = Literal["request", "reply", "silence"]
+"""What gets lost: the request, or the reply to it, and the connection with it; or the reply alone, without a word."""
 
 
 class LossyProxy:
@@ -24,12 +28,12 @@ class LossyProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: set[socket.socket] = set()
         self._guard = threading.Lock()
-        self._doomed: list[tuple[bytes, bool]] = []
+        self._doomed: list[tuple[bytes, How]] = []
         self._swallowed: set[bytes] = set()
         self.swallowed = 0
         """How many requests the server never saw."""
         self.lost = 0
-        """How many replies were lost so far."""
+        """How many replies were lost so far, and requests together with their connection."""
 
     @property
     def url(self) -> str:
@@ -41,7 +45,16 @@ class LossyProxy:
         source = next(source for name, source, *_ in _native.scripts() if name == command)
         sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
         with self._guard:
-            self._doomed += [(sha1.encode(), cut)] * times
+            self._doomed += [(sha1.encode(), "reply" if cut else "silence")] * times
+
+    @contextlib.contextmanager
+    def losing(self, what: Literal["request", "reply"]) -> Iterator[None]:
+        """Loses this of the first script call within, whichever it is, and insists that there was one."""
+        before = self.lost
+        with self._guard:
+            self._doomed.append((b"EVALSHA", what))
+        yield
+        assert self.lost == before + 1
 
     def swallow(self, command: str) -> None:
         """Lets no call of a Lua command reach the server from now on; whoever sent it waits."""
@@ -58,6 +71,12 @@ class LossyProxy:
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, name="lossy", daemon=True).start()
         return self
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__(None, None, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -81,13 +100,13 @@ class LossyProxy:
                 for target in (way.requests, way.replies):
                     threading.Thread(target=target, name="lossy", daemon=True).start()
 
-    def _doom(self, request: bytes) -> bool | None:
-        """Whether the connection is to be cut once this request was answered; None to let the answer pass."""
+    def _doom(self, request: bytes) -> How | None:
+        """What is to be lost of this request; None for nothing."""
         with self._guard:
-            for n, (sha1, cut) in enumerate(self._doomed):
-                if sha1 in request:
+            for n, (called, how) in enumerate(self._doomed):
+                if called in request:
                     del self._doomed[n]
-                    return cut
+                    return how
         return None
 
 
@@ -96,24 +115,27 @@ class _Way:
 
     def __init__(self, proxy: LossyProxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy, self._client, self._server = proxy, client, server
-        self._cut: bool | None = None
+        self._losing: How | None = None
 
     def requests(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._client.recv(1 << 20):
                 if self._proxy._is_swallowed(data):
                     continue
-                self._cut = self._proxy._doom(data) if self._cut is None else self._cut
+                self._losing = self._losing or self._proxy._doom(data)
+                if self._losing == "request":
+                    self._proxy.lost += 1
+                    break
                 self._server.sendall(data)
         self._proxy._shut(self._client, self._server)
 
     def replies(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._server.recv(1 << 20):
-                if self._cut is None:
+                if self._losing is None:
                     self._client.sendall(data)
                     continue
                 self._proxy.lost += 1
-                if self._cut:
+                if self._losing == "reply":
                     break
         self._proxy._shut(self._client, self._server)
