@@ -209,6 +209,7 @@ class QueueEvents(QueueEventsBase[ResultT], AsyncListeners):  # type: ignore[mis
         if self._feed is None or not self._is_ours():
             return
         self._feed.close()
+        self._end_elsewhere()  # async only
         # A listener can't wait for what is told to its own thread.
         if not is_receiving():
             assert self._ended is not None
@@ -248,6 +249,7 @@ class QueueEvents(QueueEventsBase[ResultT], AsyncListeners):  # type: ignore[mis
 
     def _begin(self) -> None:
         self._check_start()
+        self._check_loop()  # async only
         with self._lock:
             if self._feed is None:
                 self._ready, self._ended = asyncio.Event(), asyncio.Event()
@@ -278,6 +280,20 @@ class QueueEvents(QueueEventsBase[ResultT], AsyncListeners):  # type: ignore[mis
             return self._loop.is_running()  # async only
         with self._lock:
             return self._runs > 0 or any(follower.is_driving() for follower in self._followers)
+
+    # --- async only: the loop it was started in ---
+
+    def _check_loop(self) -> None:
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise ToroError(
+                f"the reader of the events of {self.queue_name} was started in another event loop; make a new one"
+            )
+
+    def _end_elsewhere(self) -> None:
+        # What the engine says comes to the loop it was started in, and to nobody once that has ended.
+        assert self._loop is not None
+        if self._loop is not asyncio.get_running_loop() and not self._loop.is_running():
+            self._over()
 
     # --- async only: listeners that wait for something ---
 

@@ -308,6 +308,24 @@ def _run(program: str, redisbox: RedisBox, prefix: str) -> str:
         ),
         pytest.param(
             """
+            import asyncio
+            from toromq import QueueEvents
+            events = QueueEvents(NAME, connection=URL, prefix=PREFIX)
+            asyncio.run(events.wait_until_ready())
+            async def go_on():
+                await anext(aiter(events))
+            try:
+                asyncio.run(go_on())
+            except Exception as error:
+                assert "another event loop; make a new one" in str(error), error
+            asyncio.run(events.close())
+            assert not events.is_running()
+            print("done")
+            """,
+            id="another loop of asyncio",
+        ),
+        pytest.param(
+            """
             import os, sys
             from toromq.sync import QueueEvents
             events = QueueEvents(NAME, connection=URL, prefix=PREFIX, last_event_id="0")
