@@ -31,6 +31,7 @@ from toromq import (
     sync,
 )
 from toromq.events import CompletedEvent, CustomEvent, DelayedEvent, FailedEvent, QueueEvent
+from toromq.telemetry import OpenTelemetry, Span, Telemetry
 from toromq.types import QueueEventsOptions, QueueOptions, WorkerOptions
 
 
@@ -180,3 +181,17 @@ def blocking() -> None:
     for each in emails.iter_jobs():
         assert_type(each.data, EmailJob)
     assert_type(sync.Worker("emails", send_in_a_thread), sync.Worker[EmailJob, EmailResult])
+
+
+async def traced(own: Telemetry) -> None:
+    telemetry = OpenTelemetry("shop", "1.0")
+    emails: Queue[EmailJob, EmailResult] = Queue("emails", telemetry=telemetry)
+    worker: Worker[EmailJob, EmailResult] = Worker("emails", telemetry=own)
+    flows = FlowProducer(telemetry=telemetry)
+    either: Telemetry = telemetry
+    span: Span = either.start_span("smtp", "internal", {"to": "ada", "tries": 2}, parent=None)
+    with span.current():
+        assert_type(span.context(), str | None)
+    assert_type(await emails.record_job_counts_metric("waiting"), dict[str, int])
+    for made in (emails, worker, flows):
+        await made.close()

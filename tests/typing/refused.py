@@ -33,6 +33,7 @@ async def asynchronous() -> None:
     await emails.clean(0, type="done")  # refused
     await emails.retry_jobs(state="delayed")  # refused
     Queue("emails", prefixes="bull")  # refused
+    Queue("emails", telemetry="otel")  # refused
     Worker("emails", send)  # refused
     Worker("emails", count, concurency=5)  # refused
     Worker("emails", count, concurrency="5")  # refused
