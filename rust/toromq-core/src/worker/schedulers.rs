@@ -154,7 +154,10 @@ pub(super) async fn iterate(
     jobs: &[Arc<JobRecord>],
     reported: &mut Vec<Error>,
 ) -> Result<()> {
-    let now = wall_ms();
+    if jobs.iter().all(|record| scheduler_of(record).is_none()) {
+        return Ok(());
+    }
+    let now = agreed_ms(link).await?;
     let mut wanted = Vec::new();
     for record in jobs {
         let Some(scheduler) = scheduler_of(record) else {
@@ -217,6 +220,22 @@ pub(super) async fn iterate(
         }
     }
     Ok(())
+}
+
+/// The earlier of this machine's time and the server's. A time of a scheduler is left out only if it is over, and a clock that
+/// is ahead of the others must not decide that alone: nobody would run what is still to come.
+async fn agreed_ms(link: &Link) -> Result<i64> {
+    let answer = match link.send("TIME", &redis::cmd("TIME")).await {
+        Ok(answer) => items(answer),
+        Err(error) if error.may_pass() => return Err(error),
+        // A user who may not ask.
+        Err(_) => Vec::new(),
+    };
+    let here = wall_ms();
+    Ok(match answer.as_slice() {
+        [seconds, micros] => here.min(integer(seconds) * 1000 + integer(micros) / 1000),
+        _ => here,
+    })
 }
 
 fn put(call: &mut Call, scheduler: &str, job_id: &str, next: &Next) {
