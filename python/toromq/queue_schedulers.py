@@ -96,6 +96,10 @@ class QueueSchedulers(QueueBase[DataT, ResultT]):
         found = await port().call(self._native().get_job_scheduler, scheduler_id_of(id))
         return JobScheduler._of(*found[0]) if found else None
 
+    async def is_job_scheduler(self, id: str, /) -> bool:
+        """Whether there is a job scheduler with this id."""
+        return await self.get_job_scheduler(id) is not None
+
     async def get_job_schedulers(self, start: int = 0, end: int = -1, asc: bool = False) -> list[JobScheduler]:
         """The job schedulers by the time of their newest job, the latest first unless `asc`.
 

@@ -114,6 +114,8 @@ async def test_a_scheduler_reads_as_it_was_set_up(queue: Queue[Any, Any]) -> Non
     assert await queue.get_job_scheduler("s") == expected
     assert await queue.get_job_schedulers() == [expected]
     assert await queue.get_job_scheduler("other") is None
+    assert await queue.is_job_scheduler("s") is True
+    assert await queue.is_job_scheduler("other") is False
 
 
 async def test_schedulers_are_listed_by_the_time_of_their_next_job(queue: Queue[Any, Any]) -> None:

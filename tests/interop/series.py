@@ -116,6 +116,9 @@ class Series:
         """A value in which what two clocks say is the same."""
         if isinstance(value, dict):
             told = {_named(key, names): self._told(item, names, key) for key, item in value.items()}
+            if value.get("delay") and "timestamp" in value:
+                # When that ends is the same for all, and how far away it is depends on who asked when.
+                told["delay"] = self._minutes(int(value["timestamp"]) + int(value["delay"]) - self.now)
             if "ic" in value and value.get("offset"):
                 told["offset"] = self._minutes(value["offset"] - self.now % DAY)
             return told

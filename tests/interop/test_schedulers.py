@@ -349,6 +349,9 @@ async def test_all_read_the_same(pair: Pair, node: Side) -> None:
         assert await side.schedulers(1, 1) == expected[1:2]
         assert [await side.scheduler(found["key"]) for found in expected] == expected
         assert await side.scheduler("nobody") is None
+        if side.implementation != "node":
+            assert await side.call("is_job_scheduler", "one") is True
+            assert await side.call("is_job_scheduler", "nobody") is False
         assert await side.call("get_job_schedulers_count") == 3
 
 

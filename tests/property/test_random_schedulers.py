@@ -79,6 +79,18 @@ class Life:
         lists = (self._lane.keys.list(name) for name in ("wait", "prioritized"))
         return any(job_id in ids for ids in lists)
 
+    async def _begin(self, turn: int) -> bool:
+        keys, newest = self._lane.keys, self._newest()
+        if newest is None:
+            return False
+        if not self._waits(newest):
+            # A job of a pattern that ran before its time would be met again.
+            by_pattern = keys.redis.hexists(keys("repeat:s"), "pattern")
+            if by_pattern or keys.redis.zscore(keys("delayed"), newest) is None:
+                return False
+        await self._series.begin(turn)
+        return True
+
     async def step(self, step: Step) -> bool:
         """Whether it could be done."""
         series, keys = self._series, self._lane.keys
@@ -90,13 +102,9 @@ class Life:
                 return False
             await series.upsert(step.turn, **when, **_MORE[step.more])
         elif step.what == "begin":
-            # A job of a pattern that ran before its time would be met again.
-            due = self._waits(newest) or (newest is not None and "pattern" not in keys.redis.hkeys(keys("repeat:s")))
-            if newest is None or not due or not (self._waits(newest) or keys.redis.zscore(keys("delayed"), newest)):
-                return False
-            await series.begin(step.turn)
+            return await self._begin(step.turn)
         elif step.what in ("end", "fail"):
-            if not self._lane.fetched:
+            if not self._lane.fetched and not await self._begin(step.turn):
                 return False
             await series.end(error="no" if step.what == "fail" else None)
         else:

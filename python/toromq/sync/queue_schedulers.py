@@ -97,6 +97,10 @@ class QueueSchedulers(QueueBase[DataT, ResultT]):
         found = port().call(self._native().get_job_scheduler, scheduler_id_of(id))
         return JobScheduler._of(*found[0]) if found else None
 
+    def is_job_scheduler(self, id: str, /) -> bool:
+        """Whether there is a job scheduler with this id."""
+        return self.get_job_scheduler(id) is not None
+
     def get_job_schedulers(self, start: int = 0, end: int = -1, asc: bool = False) -> list[JobScheduler]:
         """The job schedulers by the time of their newest job, the latest first unless `asc`.
 

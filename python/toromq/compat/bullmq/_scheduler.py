@@ -79,7 +79,8 @@ class JobScheduler:
 
     async def isJobScheduler(self, job_scheduler_id: str) -> bool:
         """Whether there is such a job scheduler."""
-        return await self.getScheduler(job_scheduler_id) is not None
+        found: bool = await ask(self._queue().is_job_scheduler, job_scheduler_id)
+        return found
 
     async def removeJobScheduler(self, job_scheduler_id: str) -> int:
         """Delete a job scheduler; 0 when it is gone, 1 when there was none."""
