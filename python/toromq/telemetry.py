@@ -238,7 +238,7 @@ def _context_of(parent: Span | str | None) -> Context | None:
         return trace.set_span_in_context(parent.span, Context())
     # Whoever added the job wrote it.
     try:
-        headers = json.loads(parent) if isinstance(parent, str) else None
+        headers = json.loads(parent) if isinstance(parent, str) and parent else None
     except ValueError:
         headers = None
     if not is_mapping(headers):
