@@ -9,6 +9,7 @@ import itertools
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -92,13 +93,22 @@ class Port:
         self._port = make(_native.Port)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._receivers: dict[int, Callable[[Any], None]] = {}
+        self._arrived: deque[tuple[int, Any]] = deque()
         loop.add_reader(self._port.fileno(), self._drain)
 
     def _drain(self) -> None:
-        for ticket, value in self._port.drain():
+        self._arrived.extend(self._port.drain())
+        while self._arrived:
+            ticket, value = self._arrived.popleft()
             receiver = self._receivers.get(ticket)
             if receiver is not None:
-                receiver(value)
+                try:
+                    receiver(value)
+                except BaseException:
+                    # What arrived with it is for others.
+                    if self._arrived:
+                        asyncio.get_running_loop().call_soon(self._drain)
+                    raise
                 continue
             future = self._waiting.pop(ticket, None)
             # A caller who was cancelled waits no more; what it asked to be done is done all the same.
