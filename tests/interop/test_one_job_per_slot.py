@@ -105,7 +105,9 @@ class OurProcess:
             sys.executable, str(_PROGRAM), json.dumps(self._settings), stdout=asyncio.subprocess.PIPE, env=self._env
         )
         assert self._process.stdout is not None
-        assert "ready" in json.loads(await self._process.stdout.readline())
+        # Jobs may start before all its workers are up.
+        while "ready" not in json.loads(await self._process.stdout.readline()):
+            pass
         self._reader = asyncio.create_task(self._read(self._process.stdout))
 
     async def kill(self) -> None:
