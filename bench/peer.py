@@ -38,13 +38,15 @@ class Peer:
 PEERS = {
     "toromq": Peer("toromq", lambda: [sys.executable, "-m", "bench.peers.toromq_peer"]),
     "node": Peer(
-        "Node BullMQ", lambda: install.node_peer(_ROOT / "bench" / "peers" / "node"), lacks=frozenset({"drain_def"})
+        "Node BullMQ",
+        lambda: install.node_peer(_ROOT / "bench" / "peers" / "node"),
+        lacks=frozenset({"drain_def", "events_loop"}),
     ),
     "bullmq": Peer(
         "bullmq (PyPI)",
         lambda: install.python_peer("bench.peers.bullmq_peer", "bullmq==3.4.4", "hiredis==3.5.0"),
         backlog=0.2,
-        lacks=frozenset({"drain_def"}),
+        lacks=frozenset({"drain_def", "events_loop"}),
     ),
 }
 

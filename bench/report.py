@@ -59,7 +59,7 @@ def _tables(results: Results) -> list[Table]:
     ratio = {"toromq", "node"} <= set(peers)
     titles = [PEERS[name].title for name in peers]
     figures: Table = [["", "unit", *titles, *(["toromq / Node"] if ratio else [])]]
-    cpu: Table = [["CPU per job: process + server", "unit", *titles]]
+    cpu: Table = [["CPU per job or event: process + server", "unit", *titles]]
     for key, by_peer in results.items():
         row = ROWS[key]
         for figure in row.figures:

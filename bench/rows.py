@@ -20,6 +20,12 @@ _SETTLE_S = 0.3
 _PATIENCE_S = 60.0
 
 Figures = dict[str, float]
+_EVENTS_OF_A_JOB: tuple[tuple[str, dict[str, str]], ...] = (
+    ("added", {"name": "job"}),
+    ("waiting", {}),
+    ("active", {"prev": "waiting"}),
+    ("completed", {"returnvalue": '{"sent":true}', "prev": "active"}),
+)
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,10 @@ class Sizes:
     bulk: int = 10_000
     backlog: int = 20_000
     idle: int = 100
+    events: int = 100_000
 
 
-QUICK = Sizes(add=200, add_50=500, bulk=2_000, backlog=5_000, idle=20)
+QUICK = Sizes(add=200, add_50=500, bulk=2_000, backlog=5_000, idle=20, events=8_000)
 
 
 class Bench:
@@ -144,6 +151,24 @@ def idle(bench: Bench, name: str, sizes: Sizes) -> Figures:
     return {"p50": waits[len(waits) // 2], "p99": waits[int(len(waits) * 0.99)], "jobs": len(waits)}
 
 
+def events(bench: Bench, name: str, sizes: Sizes, *, kind: str) -> Figures:
+    """Read the events of jobs that were added, begun and completed, from the first to the last; none may be missed."""
+    place = bench.fresh()
+    jobs = sizes.events // 4
+    pipe = bench.client.pipeline(transaction=False)
+    for job_id in range(jobs):
+        for event, more in _EVENTS_OF_A_JOB:
+            pipe.xadd(f"bull:{place['queue']}:events", {"event": event, "jobId": job_id, **more})
+        if job_id % 500 == 499:
+            pipe.execute()
+    pipe.execute()
+    server = bench.server_cpu()
+    answer = bench.workers[name].ask("listen", kind=kind, jobs=jobs, **place)
+    server = bench.server_cpu() - server
+    check(answer["heard"] == jobs, f"{name}: heard of {answer['heard']} jobs of {jobs}")
+    return _rates(4 * jobs, answer["seconds"], answer["cpu"], server)
+
+
 def _check_ran(bench: Bench, name: str, queue: str, added: list[str], ran: list[str]) -> None:
     check(sorted(ran) == sorted(added), f"{name}: a job did not run exactly once")
     check(bench.counts(queue) == [0, 0, len(added), 0], f"{name}: jobs are left or have failed")
@@ -187,5 +212,18 @@ ROWS = {
         idle,
         "ms",
         ("p50", "p99"),
+    ),
+    "events": Row(
+        "events, listener",
+        "one reader goes over the events of jobs, four each, with a no-op listener for one of the four",
+        partial(events, kind="listener"),
+        "events/s",
+    ),
+    "events_loop": Row(
+        "events, async for",
+        "the same with a loop over all of them; peers without one repeat the row above, marked =",
+        partial(events, kind="loop"),
+        "events/s",
+        stand_in="events",
     ),
 }

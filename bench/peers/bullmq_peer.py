@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
-from bullmq import Job, Queue, Worker  # type: ignore[import-untyped]
+from bullmq import Job, Queue, QueueEvents, Worker  # type: ignore[import-untyped]
 
 from bench.peers.driver import PAYLOAD, Driver
 
@@ -40,6 +40,17 @@ class BullMQ(Driver):
             await asyncio.sleep(0.5)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(worker.close(), 5)
+
+        return close
+
+    async def listen(self, url: str, queue: str, kind: str, heard: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
+        events = QueueEvents(queue, {"connection": url, "lastEventId": "0-0", "autorun": False})
+        events.on("completed", lambda event, entry: heard())
+        running = asyncio.ensure_future(events.run())
+
+        async def close() -> None:
+            await events.close()
+            await asyncio.wait([running])
 
         return close
 

@@ -15,7 +15,7 @@ PAYLOAD = {"user": 123456, "email": "somebody@example.com", "template": "welcome
 
 
 class Driver:
-    """Serves the requests of the benchmark; a peer supplies the first five methods with its library."""
+    """Serves the requests of the benchmark; a peer supplies the first six methods with its library."""
 
     def versions(self) -> dict[str, str]:
         """The versions of the packages that matter."""
@@ -37,6 +37,11 @@ class Driver:
         self, url: str, queue: str, concurrency: int, kind: str, start: Callable[[str], None]
     ) -> Callable[[], Awaitable[None]]:
         """Start a worker whose processor only calls `start` with the job's id; give what closes it."""
+        raise NotImplementedError
+
+    async def listen(self, url: str, queue: str, kind: str, heard: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
+        """Read a queue's events from the oldest on, call `heard` at each job that completed, and stop where it says so;
+        `kind` is "listener" or "loop". Gives what closes the reader."""
         raise NotImplementedError
 
     async def do_hello(self) -> dict[str, Any]:
@@ -85,6 +90,25 @@ class Driver:
         cpu = time.process_time() - self.cpu
         await self.close()
         return {"cpu": cpu, "ids": self.ids, "times": self.times}
+
+    async def do_listen(self, url: str, queue: str, kind: str, jobs: int) -> dict[str, Any]:
+        """Read the events of so many jobs, and say how long it took."""
+        count = 0
+        done = asyncio.Event()
+
+        def heard() -> bool:
+            nonlocal count
+            count += 1
+            if count == jobs:
+                done.set()
+            return count == jobs
+
+        cpu, begun = time.process_time(), time.monotonic()
+        close = await self.listen(url, queue, kind, heard)
+        await done.wait()
+        seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
+        await close()
+        return {"seconds": seconds, "cpu": cpu, "heard": count}
 
     async def serve(self) -> None:
         """Answer requests until stdin ends."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bench.peers.driver import PAYLOAD, Driver
-from toromq import Job, Queue, Worker, __version__, _native
+from toromq import Job, Queue, QueueEvents, Worker, __version__, _native
 
 
 class Toromq(Driver):
@@ -41,6 +41,17 @@ class Toromq(Driver):
         worker: Worker[Any, Any] = Worker(queue, processor, connection=url, concurrency=concurrency)
         await worker.__aenter__()
         return worker.close
+
+    async def listen(self, url: str, queue: str, kind: str, heard: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
+        events: QueueEvents[Any] = QueueEvents(queue, connection=url, last_event_id="0")
+        if kind == "loop":
+            async for event in events:
+                if event.event == "completed" and heard():
+                    break
+        else:
+            events.on("completed", lambda event: heard())
+            await events.__aenter__()
+        return events.close
 
 
 asyncio.run(Toromq().serve())

@@ -36,6 +36,11 @@ SAYS = {
         the report waits for its regions
         {'month': '2026-05', 'total': 358, 'missing': ['no figures for atlantis']}
     """,
+    "nightly_report.py": """\
+        the daily report is made
+        the next one at 03:15 in Madrid
+        3 heartbeats
+    """,
     "crawl.py": """\
         / waits
         /docs waits

@@ -3,7 +3,7 @@
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Queue, Worker } from 'bullmq';
+import { Queue, QueueEvents, Worker } from 'bullmq';
 
 const PAYLOAD = { user: 123456, email: 'somebody@example.com', template: 'welcome', params: { lang: 'en', n: 1 } };
 
@@ -67,6 +67,23 @@ const requests = {
     const cpu = cpuNow() - running.cpu;
     await worker.close();
     return { cpu, ids, times };
+  },
+
+  async listen({ url, queue, jobs }) {
+    const events = new QueueEvents(queue, { connection: connection(url), lastEventId: '0-0', autorun: false });
+    let heard = 0;
+    const cpu = cpuNow();
+    const begun = now();
+    await new Promise((resolve, reject) => {
+      events.on('completed', () => {
+        if (++heard === jobs) resolve();
+      });
+      events.on('error', reject);
+      events.run().catch(reject);
+    });
+    const answer = { seconds: now() - begun, cpu: cpuNow() - cpu, heard };
+    await events.close();
+    return answer;
   },
 };
 
