@@ -20,12 +20,18 @@ _SETTLE_S = 0.3
 _PATIENCE_S = 60.0
 
 Figures = dict[str, float]
-_EVENTS_OF_A_JOB: tuple[tuple[str, dict[str, str]], ...] = (
-    ("added", {"name": "job"}),
-    ("waiting", {}),
-    ("active", {"prev": "waiting"}),
-    ("completed", {"returnvalue": '{"sent":true}', "prev": "active"}),
-)
+# What happens to some jobs.
+_EVENTS = """
+for job_id = ARGV[1], ARGV[2] do
+  local function add(event, ...)
+    redis.call('XADD', KEYS[1], '*', 'event', event, 'jobId', job_id, ...)
+  end
+  add('added', 'name', 'job')
+  add('waiting')
+  add('active', 'prev', 'waiting')
+  add('completed', 'returnvalue', '{"sent":true}', 'prev', 'active')
+end
+"""
 
 
 @dataclass(frozen=True)
@@ -155,13 +161,8 @@ def events(bench: Bench, name: str, sizes: Sizes, *, kind: str) -> Figures:
     """Read the events of jobs that were added, begun and completed, from the first to the last; none may be missed."""
     place = bench.fresh()
     jobs = sizes.events // 4
-    pipe = bench.client.pipeline(transaction=False)
-    for job_id in range(jobs):
-        for event, more in _EVENTS_OF_A_JOB:
-            pipe.xadd(f"bull:{place['queue']}:events", {"event": event, "jobId": job_id, **more})
-        if job_id % 500 == 499:
-            pipe.execute()
-    pipe.execute()
+    for first in range(0, jobs, BULK):
+        bench.client.eval(_EVENTS, 1, f"bull:{place['queue']}:events", first, min(first + BULK, jobs) - 1)
     server = bench.server_cpu()
     answer = bench.workers[name].ask("listen", kind=kind, jobs=jobs, **place)
     server = bench.server_cpu() - server

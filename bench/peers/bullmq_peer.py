@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
+from urllib.parse import urlsplit
 
 from bullmq import Job, Queue, QueueEvents, Worker  # type: ignore[import-untyped]
 
@@ -44,7 +45,10 @@ class BullMQ(Driver):
         return close
 
     async def listen(self, url: str, queue: str, kind: str, heard: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
-        events = QueueEvents(queue, {"connection": url, "lastEventId": "0-0", "autorun": False})
+        place = urlsplit(url)
+        # Without the limit that redis-py sets by itself, with which it hears nothing.
+        connection = {"host": place.hostname, "port": place.port, "socket_timeout": None}
+        events = QueueEvents(queue, {"connection": connection, "lastEventId": "0-0", "autorun": False})
         events.on("completed", lambda event, entry: heard())
         running = asyncio.ensure_future(events.run())
 

@@ -282,8 +282,8 @@ pub struct EventReader {
     /// Whether the place is one: a reader that begins now has none before it was connected.
     placed: bool,
     connected: bool,
-    /// Whether there may be more than what was read, so that nothing is to be waited for.
-    behind: bool,
+    /// Whether the next thing to do is a look at what went unread.
+    checks: bool,
     /// Whether entries were read since it was last looked whether some went unread.
     unchecked: bool,
     checked: Instant,
@@ -306,7 +306,7 @@ impl EventReader {
             sure: position,
             placed: start != Start::Now,
             connected: false,
-            behind: false,
+            checks: false,
             unchecked: false,
             checked: Instant::now(),
         }
@@ -351,9 +351,9 @@ impl EventReader {
             self.connected = true;
             return Ok(news);
         }
-        if self.behind {
+        if self.checks {
             let news = self.turn().await?;
-            if news.lost || !news.events.is_empty() || self.behind {
+            if news.lost || !news.events.is_empty() || self.checks {
                 return Ok(news);
             }
         }
@@ -376,7 +376,7 @@ impl EventReader {
             self.checked = Instant::now();
         }
         self.place.follow(end, entries.len());
-        self.behind = entries.len() == self.most || self.checked.elapsed() >= BETWEEN_CHECKS;
+        self.checks = self.checked.elapsed() >= BETWEEN_CHECKS;
         let events = entries.into_iter().filter_map(Event::new).collect();
         Ok(self.news(events, false))
     }
@@ -385,8 +385,12 @@ impl EventReader {
     async fn turn(&mut self) -> Result<News> {
         let page = self.page(Some(self.place.position), self.most).await?;
         let lost = self.place.turn(&page);
-        self.sure = self.place.position;
-        self.behind = !page.is_last;
+        // In the middle of what can be counted, the end will tell.
+        if page.is_last || !page.joins || self.place.counted.is_none() {
+            self.sure = self.place.position;
+        }
+        // What can't be counted is only sure page by page.
+        self.checks = !page.is_last && self.place.counted.is_none();
         self.unchecked = false;
         Ok(self.news(page.events(), lost))
     }
