@@ -195,6 +195,8 @@ QUEUES: Final[list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = [
     ("remove", ("repeat:s1:900",), {}),
     ("remove_orphaned_jobs", (), {}),
     ("remove_deprecated_priority_key", (), {}),
+    *(("remove_job_scheduler", (scheduler,), {}) for scheduler in ("s1", "s2", "s3", "never")),
+    ("get_job_schedulers_count", (), {}),
 ]
 
 
