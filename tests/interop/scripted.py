@@ -197,6 +197,7 @@ async def _have_children(job: Any, script: Script, gates: Gates) -> Any:
 async def _tree(job: Any, script: Script, gates: Gates) -> str:
     from toromq import UnrecoverableError, WaitingChildrenError
 
+    await gates.slept(job.data["ms"] / 1000)
     if await _done(job.move_to_waiting_children()):
         raise WaitingChildrenError
     if job.data["fatal"]:

@@ -51,6 +51,8 @@ class Node:
     fatal: bool
     delay: int
     priority: int
+    goes: bool = False
+    ms: int = 0
     children: tuple[Node, ...] = ()
 
 
@@ -66,6 +68,7 @@ def nodes(draw: st.DrawFn, level: int = 1) -> Node:
         fatal=draw(st.sampled_from([False, False, False, False, True])),
         delay=draw(st.sampled_from([0, 0, 0, 0, 15])),
         priority=draw(st.integers(0, 2)),
+        goes=draw(st.sampled_from([False, False, False, True])),
         children=tuple(draw(nodes(level + 1)) for _ in range(width)),
     )
 
@@ -101,7 +104,8 @@ def expected(node: Node, name: str, ends: dict[str, End]) -> None:
         if end.state == "completed":
             of["processed"].add(key)
         elif end.state == "failed":
-            kind = POLICIES[child.policy]
+            # One that goes lets its parent go where nothing else is said.
+            kind = POLICIES[child.policy] or ("forgotten" if child.goes else "")
             of[kind].add((key, str(end.reason)) if kind == "ignored" else key)
         else:
             of[""].add(key)
@@ -120,6 +124,18 @@ def expected(node: Node, name: str, ends: dict[str, End]) -> None:
         end.state, end.attempts_made, end.reason = "failed", tries, f"{name} failed {tries} times"
     else:
         end.state, end.attempts_made, end.result = "completed", node.fails + 1, f"result of {name}"
+
+
+def wanted_of(trees: dict[str, Node]) -> tuple[dict[str, End | None], dict[str, End]]:
+    """How the jobs of trees are found at the end, by their ids, and how they ended."""
+    ends: dict[str, End] = {}
+    for name, node in trees.items():
+        expected(node, name, ends)
+    jobs = [job for name, node in trees.items() for job in named(node, name)]
+    found = {
+        name: None if node.goes and ends[name].state in ("completed", "failed") else ends[name] for name, node in jobs
+    }
+    return found, ends
 
 
 class Fleet:
@@ -147,10 +163,13 @@ class Fleet:
         for side in self._sides:
             await side.close()
 
-    async def run(self, trees: dict[str, Node]) -> dict[str, End]:
-        """Adds trees by their ids, waits until nothing more happens, and says how all their jobs ended."""
+    async def run(self, trees: dict[str, Node]) -> dict[str, End | None]:
+        """Adds trees by their ids, waits until nothing more happens, and says how all their jobs ended.
+
+        None stands for a job that is gone.
+        """
         await next(self._producers).add_flows(*(_tree(node, name) for name, node in trees.items()), bulk=True)
-        await aeventually(self._is_quiet, 30, f"the {self.name} workers are done")
+        await aeventually(self._is_quiet, 60, f"the {self.name} workers are done")
         jobs = [job for name, node in trees.items() for job in named(node, name)]
         return {name: self._end_of(name, node.queue) for name, node in jobs}
 
@@ -161,10 +180,15 @@ class Fleet:
         # At one moment: no job goes from one queue to the other unseen.
         return self._redis.exists(*(self._key(queue, name) for queue in QUEUES for name in _QUIET)) == 0
 
-    def _end_of(self, name: str, queue: str) -> End:
+    def _end_of(self, name: str, queue: str) -> End | None:
         key, short = self._key(queue, name), f"{self.prefix}:"
         ends = ("completed", "failed", "waiting-children")
-        (state,) = (one for one in ends if self._redis.zscore(self._key(queue, one), name) is not None)
+        states = [one for one in ends if self._redis.zscore(self._key(queue, one), name) is not None]
+        if not states:
+            parts = ("dependencies", "processed", "failed", "unsuccessful", "lock")
+            assert self._redis.exists(key, *(f"{key}:{part}" for part in parts)) == 0
+            return None
+        (state,) = states
         stored: dict[str, str] = self._redis.hgetall(key)  # type: ignore[assignment]
         assert "defa" not in stored
         reason = stored.get("failedReason") if state == "failed" else None
@@ -193,8 +217,11 @@ def _own(reason: str) -> str:
 def _tree(node: Node, name: str) -> Tree:
     numbers = {"attempts": node.attempts, "delay": node.delay, "priority": node.priority}
     options = {"job_id": name, **numbers, **({node.policy: True} if node.policy else {})}
+    if node.goes:
+        options |= {"remove_on_complete": True, "remove_on_fail": True}
+    data = {"fails": node.fails, "fatal": node.fatal, "ms": node.ms}
     children = tuple(_tree(child, f"{name}.{n}") for n, child in enumerate(node.children))
-    return Tree("tree", node.queue, children, data={"fails": node.fails, "fatal": node.fatal}, options=options)
+    return Tree("tree", node.queue, children, data=data, options=options)
 
 
 FLEETS: Final[dict[str, list[type[Side]]]] = {
@@ -211,7 +238,7 @@ def test_random_trees_end_the_same_whoever_runs_them(bench: Bench, profile: sett
     seen: Counter[str] = Counter()
     numbers = itertools.count()
 
-    async def ends(fleets: list[Fleet], trees: dict[str, Node]) -> list[dict[str, End]]:
+    async def ends(fleets: list[Fleet], trees: dict[str, Node]) -> list[dict[str, End | None]]:
         return await asyncio.gather(*(fleet.run(trees) for fleet in fleets))
 
     async def started() -> list[Fleet]:
@@ -223,16 +250,16 @@ def test_random_trees_end_the_same_whoever_runs_them(bench: Bench, profile: sett
     @given(st.lists(nodes(), min_size=1, max_size=4))
     def check(forest: list[Node]) -> None:
         trees = {f"t{next(numbers)}": node for node in forest}
-        wanted: dict[str, End] = {}
-        for name, node in trees.items():
-            expected(node, name, wanted)
+        wanted, ends_of = wanted_of(trees)
         for fleet, found in zip(fleets, bench.run(ends(fleets, trees)), strict=True):
             differ = {name: (wanted[name], found[name]) for name in wanted if wanted[name] != found[name]}
             assert differ == {}, f"expected and found of the {fleet.name} workers"
             bench.steps[fleet.name] += len(found)
         for name, node in (job for tree in trees.items() for job in named(tree[1], tree[0])):
-            seen[wanted[name].state] += 1
-            if wanted[name].state == "failed":
+            seen[ends_of[name].state] += 1
+            if wanted[name] is None:
+                seen["gone"] += 1
+            if ends_of[name].state == "failed":
                 seen[node.policy or "no policy"] += 1
         bench.examples += 1
         bench.run_by_workers += len(wanted) * len(fleets)
@@ -243,7 +270,7 @@ def test_random_trees_end_the_same_whoever_runs_them(bench: Bench, profile: sett
         bench.run(closed(fleets))
     bench.operations.update(seen)
     # Fewer would mean that this does not see what it is for.
-    assert all(seen[name] >= 5 for name in ("completed", "failed", "waiting-children", *filter(None, POLICIES))), seen
+    assert all(seen[name] >= 5 for name in ("completed", "failed", "waiting-children", "gone", *filter(None, POLICIES))), seen
 
 
 async def closed(fleets: list[Fleet]) -> None:

@@ -194,6 +194,7 @@ const processors = {
   },
   // Waits for all its children, then ends as its data says.
   tree: async job => {
+    await new Promise(resolve => setTimeout(resolve, job.data.ms));
     if (await job.moveToWaitingChildren(job.token)) throw new WaitingChildrenError();
     if (job.data.fatal) throw new UnrecoverableError(`${job.id} is fatal`);
     if (job.attemptsMade < job.data.fails) throw new Error(`${job.id} failed ${job.attemptsMade + 1} times`);
