@@ -270,7 +270,8 @@ def test_random_trees_end_the_same_whoever_runs_them(bench: Bench, profile: sett
         bench.run(closed(fleets))
     bench.operations.update(seen)
     # Fewer would mean that this does not see what it is for.
-    assert all(seen[name] >= 5 for name in ("completed", "failed", "waiting-children", "gone", *filter(None, POLICIES))), seen
+    wanted_of_them = ("completed", "failed", "waiting-children", "gone", *filter(None, POLICIES))
+    assert all(seen[name] >= 5 for name in wanted_of_them), seen
 
 
 async def closed(fleets: list[Fleet]) -> None:
