@@ -18,6 +18,7 @@ from toromq import (
     JobLogs,
     JobNode,
     JobOptions,
+    JobScheduler,
     JobState,
     KeepJobs,
     ParentOptions,
@@ -85,6 +86,13 @@ async def asynchronous() -> None:
     await emails.add("child", {"to": "x"}, parent=below)
     async for each in emails.iter_jobs("completed"):
         assert_type(each.data, EmailJob)
+    hour = timedelta(hours=1)
+    hourly = await emails.upsert_job_scheduler("hourly", every=hour, data={"to": "x"}, opts={"attempts": 3})
+    assert_type(hourly, Job[EmailJob, EmailResult] | None)
+    until = datetime(2035, 7, 3, tzinfo=UTC)
+    await emails.upsert_job_scheduler("nightly", pattern="0 15 3 * * *", tz="Europe/Madrid", end_date=until)
+    assert_type(await emails.get_job_scheduler("hourly"), JobScheduler | None)
+    assert_type(await emails.get_job_schedulers(), list[JobScheduler])
 
     worker = Worker("emails", send, concurrency=50, limiter=RateLimit(10, 1000), data_type=None)
     assert_type(worker, Worker[EmailJob, EmailResult])

@@ -32,6 +32,10 @@ async def asynchronous() -> None:
     await emails.clean("1 hour")  # refused
     await emails.clean(0, type="done")  # refused
     await emails.retry_jobs(state="delayed")  # refused
+    await emails.upsert_job_scheduler("hourly", every="1 hour")  # refused
+    await emails.upsert_job_scheduler("hourly", every=1000, data={"to": 1})  # refused
+    await emails.upsert_job_scheduler("hourly", every=1000, opts={"attempt": 3})  # refused
+    await emails.upsert_job_scheduler("hourly", cron="* * * * *")  # refused
     Queue("emails", prefixes="bull")  # refused
     Queue("emails", telemetry="otel")  # refused
     Worker("emails", send)  # refused
