@@ -88,6 +88,20 @@ class TestBrokenConnections:
         assert numbers(await loop.sees(600)) == list(range(600))
         assert {type(error) for error in errors} == {RedisConnectionError}
 
+    async def test_a_server_that_stops_answering_and_goes_on(self, box: RedisBox, mortal: Stand) -> None:
+        events = await mortal.started(connection=Connection(box.url, command_timeout=300), blocking_timeout=100)
+        errors = mortal.errors(events)
+        loop = mortal.loop(events)
+        mortal.add_many(5)
+        await loop.sees(5)
+        box.pause()
+        # Nothing was closed, so only a promise that was not kept tells of it.
+        await aeventually(lambda: errors)
+        box.unpause()
+        mortal.add_many(5, 5)
+        assert numbers(await loop.sees(10)) == list(range(10))
+        assert {type(error) for error in errors} == {RedisConnectionError}
+
     async def test_who_is_behind_waits_for_redis_too(self, box: RedisBox, mortal: Stand) -> None:
         events = await mortal.started()
         slow, quick = mortal.loop(events), mortal.loop(events)
