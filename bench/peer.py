@@ -15,7 +15,7 @@ from typing import Any
 from bench import install
 
 _ROOT = Path(__file__).resolve().parent.parent
-_PATIENCE_S = 60.0
+_PATIENCE_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -26,29 +26,78 @@ class Peer:
         title: what the table calls it.
         command: gives the command line of its driver; installs what that needs.
         backlog: which part of the backlog the drain rows give it; less than 1 for a slow one.
-        lacks: rows it has no way to run.
+        rows: what it can run; None for everything.
+        lacks: what it can't, of those.
+        repeats: rows in which it shows what it did in their `stand_in`, because it has only one face.
+        foreign: whether its keys are not BullMQ's, so that its driver is asked what is done and what is left.
+        fresh: gives the command line of a program that imports it and adds one job, but for the URL and the queue.
     """
 
     title: str
     command: Callable[[], list[str]]
     backlog: float = 1.0
+    rows: frozenset[str] | None = None
     lacks: frozenset[str] = frozenset()
+    repeats: frozenset[str] = frozenset()
+    foreign: bool = False
+    fresh: Callable[[], list[str]] | None = None
+
+    def runs(self, row: str) -> bool:
+        """Whether it can run a row."""
+        return row not in self.repeats | self.lacks and (self.rows is None or row in self.rows)
+
+
+_NODE = _ROOT / "bench" / "peers" / "node"
+_ONE_FACE = frozenset({"add_sync", "add_50_sync", "drain_def", "events_loop"})
+_FOREIGN = frozenset({"add", "add_50", "drain_async", "idle"})
+
+
+def _bullmq(module: str) -> list[str]:
+    return install.python_peer(f"bench.peers.{module}", "bullmq==3.4.4", "hiredis==3.5.0")
+
+
+def _foreign(module: str, *requirements: str, bulk: bool = False, backlog: float = 0.1) -> Peer:
+    """A Python peer with keys of its own: what most queues can do is measured, the rest is `-`."""
+    return Peer(
+        module,
+        lambda: install.python_peer(f"bench.peers.{module}_peer", *requirements),
+        backlog=backlog,
+        rows=_FOREIGN | ({"bulk"} if bulk else set()),
+        repeats=_ONE_FACE,
+        foreign=True,
+    )
 
 
 PEERS = {
-    "toromq": Peer("toromq", lambda: [sys.executable, "-m", "bench.peers.toromq_peer"]),
+    "toromq": Peer(
+        "toromq",
+        lambda: [sys.executable, "-m", "bench.peers.toromq_peer"],
+        fresh=lambda: [sys.executable, "-m", "bench.peers.fresh", "toromq"],
+    ),
+    "ceiling": Peer(
+        "ceiling (our engine, no Python)",
+        lambda: [install.rust_program("ceiling")],
+        rows=frozenset({"add", "add_50", "bulk", "drain_async", "drain_1"}),
+    ),
     "node": Peer(
         "Node BullMQ",
-        lambda: install.node_peer(_ROOT / "bench" / "peers" / "node"),
-        lacks=frozenset({"drain_def", "events_loop"}),
+        lambda: install.node_program(_NODE, "peer.mjs"),
+        repeats=_ONE_FACE,
+        fresh=lambda: install.node_program(_NODE, "fresh.mjs"),
     ),
     "bullmq": Peer(
         "bullmq (PyPI)",
-        lambda: install.python_peer("bench.peers.bullmq_peer", "bullmq==3.4.4", "hiredis==3.5.0"),
+        lambda: _bullmq("bullmq_peer"),
         backlog=0.2,
-        lacks=frozenset({"drain_def", "events_loop"}),
+        # Its worker does not always go on when a window has ended: it was seen to stand still for a minute.
+        lacks=frozenset({"limited"}),
+        repeats=_ONE_FACE,
+        fresh=lambda: [*_bullmq("fresh"), "bullmq"],
     ),
 }
+
+#: Those of a plain run; `compare` takes all.
+MAIN = ("toromq", "ceiling", "node", "bullmq")
 
 
 class Process:
@@ -67,6 +116,11 @@ class Process:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def ask(self, do: str, **fields: Any) -> dict[str, Any]:
         """Send a request and wait for its answer."""
         assert self._process.stdin is not None
@@ -77,21 +131,25 @@ class Process:
             self._process.stdin.write(json.dumps({"do": do, **fields}) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         finally:
             watchdog.cancel()
         answer: dict[str, Any] = json.loads(line) if line else {"error": f"no answer to {do}, or too late"}
         if "error" in answer:
             self._complaints.seek(0)
-            raise SystemExit(f"bench: {self.title}: {answer['error']}\n{self._complaints.read()[-500:]}".rstrip())
+            raise SystemExit(f"bench: {self.title}: {answer['error']}\n{self._complaints.read()[-2000:]}".rstrip())
         return answer
 
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process.stdout.close()
         self._complaints.close()

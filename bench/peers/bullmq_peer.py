@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Any
 from urllib.parse import urlsplit
 
-from bullmq import Job, Queue, QueueEvents, Worker  # type: ignore[import-untyped]
+from bullmq import FlowProducer, Job, Queue, QueueEvents, Worker  # type: ignore[import-untyped]
 
-from bench.peers.driver import PAYLOAD, Driver
+from bench.peers.driver import PAYLOAD, SLEEP_S, Close, Driver, Options, Task, answer_to
 
 
 class BullMQ(Driver):
@@ -22,19 +24,42 @@ class BullMQ(Driver):
     def open(self, url: str, queue: str) -> Queue:
         return Queue(queue, {"connection": url})
 
-    async def add(self, queue: Queue) -> str:
-        return str((await queue.add("job", PAYLOAD)).id)
+    async def add(self, queue: Queue, data: Any) -> str:
+        return str((await queue.add("job", data)).id)
 
-    async def add_bulk(self, queue: Queue, count: int) -> list[str]:
-        return [str(job.id) for job in await queue.addBulk([{"name": "job", "data": PAYLOAD}] * count)]
+    async def add_bulk(self, queue: Queue, jobs: Sequence[tuple[Any, Options]]) -> list[str]:
+        bulk = [{"name": "job", "data": data, "opts": options} for data, options in jobs]
+        return [str(job.id) for job in await queue.addBulk(bulk)]
 
-    async def work(
-        self, url: str, queue: str, concurrency: int, kind: str, start: Callable[[str], None]
-    ) -> Callable[[], Awaitable[None]]:
+    async def add_flow(self, url: str, queue: str, children: int) -> dict[str, Any]:
+        producer = FlowProducer(url)
+        below = [{"name": "child", "queueName": queue, "data": PAYLOAD} for _ in range(children)]
+        called = time.monotonic()
+        node = await producer.add({"name": "parent", "queueName": queue, "data": PAYLOAD, "children": below})
+        seconds = time.monotonic() - called
+        await producer.close()
+        ids = [str(node["job"].id), *(str(child["job"].id) for child in node["children"])]
+        return {"called": called, "seconds": seconds, "ids": ids}
+
+    async def work(self, url: str, queue: str, task: Task) -> Close:
+        begin = task.begin
+
         async def process(job: Job, token: str) -> None:
-            start(str(job.id))
+            begin(str(job.id))
 
-        worker = Worker(queue, process, {"connection": url, "concurrency": concurrency})
+        async def process_sleep(job: Job, token: str) -> None:
+            begin(str(job.id))
+            await asyncio.sleep(SLEEP_S)
+
+        async def process_data(job: Job, token: str) -> Any:
+            begin(str(job.id))
+            return answer_to(job.data)
+
+        processors: dict[str, Any] = {"sleep": process_sleep, "data": process_data}
+        options: dict[str, Any] = {"connection": url, "concurrency": task.concurrency}
+        if task.limit:
+            options["limiter"] = {"max": task.limit[0], "duration": task.limit[1]}
+        worker = Worker(queue, processors.get(task.what, process), options)
 
         async def close() -> None:
             # Right after the last job its close() often never returns; some time later it does.
@@ -44,7 +69,7 @@ class BullMQ(Driver):
 
         return close
 
-    async def listen(self, url: str, queue: str, kind: str, heard: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
+    async def listen(self, url: str, queue: str, kind: str, heard: Callable[[], bool]) -> Close:
         place = urlsplit(url)
         # Without the limit that redis-py sets by itself, with which it hears nothing.
         connection = {"host": place.hostname, "port": place.port, "socket_timeout": None}

@@ -3,9 +3,10 @@
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Queue, QueueEvents, Worker } from 'bullmq';
+import { FlowProducer, Queue, QueueEvents, Worker } from 'bullmq';
 
 const PAYLOAD = { user: 123456, email: 'somebody@example.com', template: 'welcome', params: { lang: 'en', n: 1 } };
+const LARGE = { records: Array(100).fill(PAYLOAD) };
 
 const require = createRequire(import.meta.url);
 const now = () => Number(process.hrtime.bigint()) / 1e9;
@@ -17,6 +18,17 @@ const connection = url => {
 
 let running;
 
+const addFlow = async (url, queueName, children) => {
+  const producer = new FlowProducer({ connection: connection(url) });
+  await producer.waitUntilReady();
+  const below = Array.from({ length: children }, () => ({ name: 'child', queueName, data: PAYLOAD }));
+  const called = now();
+  const node = await producer.add({ name: 'parent', queueName, data: PAYLOAD, children: below });
+  const seconds = now() - called;
+  await producer.close();
+  return { called, seconds, ids: [node.job.id, ...(node.children ?? []).map(child => child.job.id)] };
+};
+
 const requests = {
   async hello() {
     const versions = { Node: process.versions.node };
@@ -24,20 +36,30 @@ const requests = {
     return { versions };
   },
 
-  async add({ url, queue: name, jobs, at_once = 1, size = 1, every = 0 }) {
+  async add(request) {
+    const { url, queue: name, jobs, at_once = 1, size = 1, every = 0, data = 'small' } = request;
+    const { delays = null, priorities = 0, attempts = 0 } = request;
+    const content = data === 'large' ? LARGE : PAYLOAD;
+    const options = n => ({
+      ...(delays ? { delay: Math.round(delays[0] + n * delays[1]) } : {}),
+      ...(priorities ? { priority: 1 + (n % priorities) } : {}),
+      ...(attempts ? { attempts } : {}),
+    });
+    const each = Array.from({ length: jobs }, (_, n) => ({ name: 'job', data: content, opts: options(n) }));
     const queue = new Queue(name, { connection: connection(url) });
-    const ids = [(await queue.add('job', PAYLOAD)).id]; // untimed: it connects
+    const ids = [(await queue.add('job', content, options(0))).id]; // untimed: it connects
     const times = [];
     const cpu = cpuNow();
     const begun = now();
-    const adder = async () => {
+    const adder = async (_, first) => {
       for (let n = 0; n < Math.floor(jobs / at_once / size); n++) {
         if (every) await sleep(Math.max(0, (begun + (n + 1) * every - now()) * 1000));
         times.push(now());
         if (size === 1) {
-          ids.push((await queue.add('job', PAYLOAD)).id);
+          ids.push((await queue.add('job', content)).id);
         } else {
-          const added = await queue.addBulk(Array(size).fill({ name: 'job', data: PAYLOAD }));
+          const from = (n * at_once + first) * size;
+          const added = await queue.addBulk(each.slice(from, from + size));
           for (const job of added) ids.push(job.id);
         }
       }
@@ -48,24 +70,55 @@ const requests = {
     return answer;
   },
 
-  async start({ url, queue, concurrency }) {
+  async flow({ url, queue, children }) {
+    await addFlow(url, `${queue}-before`, 1); // untimed
+    return addFlow(url, queue, children);
+  },
+
+  async start({ url, queues, concurrency, task = 'noop', limit = null }) {
     const ids = [];
     const times = [];
+    const seen = new Set();
     const cpu = cpuNow();
-    const process = async job => {
+    const begin = job => {
       times.push(now());
       ids.push(job.id);
     };
-    const worker = new Worker(queue, process, { connection: connection(url), concurrency });
-    worker.on('error', error => console.error(error));
-    running = { worker, ids, times, cpu };
+    const processors = {
+      noop: async job => begin(job),
+      data: async job => {
+        begin(job);
+        return { records: job.data.records.slice(0, 10) };
+      },
+      sleep: async job => {
+        begin(job);
+        await sleep(10);
+      },
+      retry: async job => {
+        begin(job);
+        if (seen.has(job.id)) return;
+        seen.add(job.id);
+        throw new Error('the first attempt fails');
+      },
+      cpu: async job => {
+        begin(job);
+        const end = performance.now() + 0.05;
+        while (performance.now() < end);
+      },
+    };
+    const limiter = limit ? { limiter: { max: limit[0], duration: limit[1] } } : {};
+    const workers = queues.map(
+      queue => new Worker(queue, processors[task], { connection: connection(url), concurrency, ...limiter }),
+    );
+    for (const worker of workers) worker.on('error', error => console.error(error));
+    running = { workers, ids, times, cpu };
     return {};
   },
 
   async stop() {
-    const { worker, ids, times } = running;
+    const { workers, ids, times } = running;
     const cpu = cpuNow() - running.cpu;
-    await worker.close();
+    await Promise.all(workers.map(worker => worker.close()));
     return { cpu, ids, times };
   },
 

@@ -1,0 +1,134 @@
+"""The benchmark: every row runs with every peer that can, at a tiny size, and its checks catch what went wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import xml.etree.ElementTree
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bench import install, plot, report
+from bench.measures import QUICK
+from bench.peer import PEERS
+from bench.rows import ALIASES, BACKLOGS, ROWS
+from bench.server import Bench
+
+# Beside us, what needs nothing installed that the tests do not need anyway.
+_NAMES = ["toromq", "ceiling", "node", "bullmq"]
+# It takes half a second for each row to end.
+_OF_BULLMQ = frozenset({"add", "bulk", "drain_large", "flow", "retries"})
+_TINY = dataclasses.replace(
+    QUICK,
+    add=20,
+    add_50=50,
+    bulk=1_000,
+    backlog=200,
+    one=50,
+    large=50,
+    sleep=50,
+    retries=50,
+    cpu=50,
+    idle=3,
+    events=40,
+    family=20,
+    beneath=50,
+    delayed=50,
+    lead_ms=200,
+    over_ms=50,
+    limit=20,
+    windows=1,
+    idle_s=0.1,
+)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with pytest.MonkeyPatch.context() as patch:
+        # The package is here already, and an engine as it is built for tests will do.
+        here = {
+            "ceiling": lambda: [install.rust_program("ceiling", "debug")],
+            "bullmq": lambda: [sys.executable, "-m", "bench.peers.bullmq_peer"],
+        }
+        for name, command in here.items():
+            patch.setitem(PEERS, name, dataclasses.replace(PEERS[name], command=command, backlog=1.0))
+        opened = Bench(_NAMES, aof=True)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+# Filling these takes minutes; they are the same function with another number.
+@pytest.mark.parametrize("key", [key for key in ROWS if BACKLOGS.get(key, 0) <= 1_000])
+def test_a_row_gives_its_figures_for_every_peer(bench: Bench, key: str) -> None:
+    row = ROWS[key]
+    results: report.Results = {key: {}}
+    for name in _NAMES:
+        runs = PEERS[name].runs(key) and (name != "bullmq" or key in _OF_BULLMQ)
+        results[key][name] = [row.measure(bench, name, _TINY)] if runs else []
+        for figures in results[key][name]:
+            assert set(row.figures) <= set(figures)
+            assert all(math.isfinite(figures[figure]) for figure in row.figures)
+
+    for text in (report.plain({}, results), report.markdown({}, results), plot.svg({}, results)):
+        assert row.title in text
+    drawn = xml.etree.ElementTree.fromstring(plot.svg({"machine": "a < b"}, results))
+    assert drawn.tag.endswith("svg")
+
+
+def test_a_job_that_is_left_ends_the_benchmark(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Bench.completion
+
+    def one_more(self: Bench, name: str, jobs: int, *queues: str) -> float:
+        end = original(self, name, jobs, *queues)
+        self.client.rpush(f"bull:{queues[0]}:active", "left-over")
+        return end
+
+    monkeypatch.setattr(Bench, "completion", one_more)
+    with pytest.raises(SystemExit, match="a check failed: toromq"):
+        ROWS["drain_async"].measure(bench, "toromq", _TINY)
+
+
+def test_a_job_that_ran_twice_ends_the_benchmark(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = bench.worker("toromq")
+    original = worker.ask
+
+    def twice(do: str, **fields: Any) -> dict[str, Any]:
+        answer = original(do, **fields)
+        if do == "stop":
+            answer["ids"].append(answer["ids"][0])
+        return answer
+
+    monkeypatch.setattr(worker, "ask", twice)
+    with pytest.raises(SystemExit, match="did not run exactly once"):
+        ROWS["drain_async"].measure(bench, "toromq", _TINY)
+
+
+def test_a_delay_makes_the_way_longer() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        build = install.rust_program
+        patch.setattr(install, "rust_program", lambda name, _profile: build(name, "debug"))
+        bench = Bench(["toromq"], aof=False, latency=20)
+        try:
+            figures = ROWS["add"].measure(bench, "toromq", _TINY)
+            assert bench.delay
+            assert bench.delay.cpu() >= 0
+        finally:
+            bench.close()
+    # Nothing is faster than the way.
+    assert figures["rate"] <= 50
+
+
+def test_the_names_of_upstreams_scenarios_are_rows() -> None:
+    assert set(ALIASES) == {"queue-add", "queue-add-bulk", "worker-generic", "worker-concurrent"}
+    assert set(ALIASES.values()) <= set(ROWS)
+
+
+def test_a_machine_that_was_busy_is_named_in_the_header(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "names", [])
+    assert "WARNING" in report.header(bench, 1, 0.6)
+    assert "WARNING" not in report.header(bench, 1, 0.5)
