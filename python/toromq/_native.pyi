@@ -5,6 +5,7 @@ __all__ = [
     "NativeCatchUp",
     "NativeConnection",
     "NativeFeed",
+    "NativeFetch",
     "NativeFlows",
     "NativeQueue",
     "NativeWait",
@@ -214,13 +215,17 @@ class NativeWorker:
     def end(self) -> None: ...
 
 @final
+class NativeFetch:
+    def cancel(self) -> None: ...
+
+@final
 class NativeByHand:
     def __new__(
         cls, connection: NativeConnection, prefix: str, queue: str, options: dict[str, Any]
     ) -> NativeByHand: ...
     def check_stalled(self, port: Port, ticket: int) -> None: ...
     def stop_checking(self) -> None: ...
-    def fetch(self, port: Port, ticket: int, token: str, block: bool) -> None: ...
+    def fetch(self, port: Port, ticket: int, token: str, block: bool) -> NativeFetch: ...
     def finish(
         self,
         port: Port,

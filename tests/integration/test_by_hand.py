@@ -214,6 +214,44 @@ async def test_a_blocking_fetch_ends_with_the_rate_limit(place: Place, face: Any
     await _call(job.move_to_completed, None, "mine")
 
 
+async def test_a_fetch_that_nobody_waits_for_any_more_takes_no_job(place: Place) -> None:
+    def is_waiting() -> bool:
+        # Others of the server may have waited before.
+        return any(client["id"] not in before and "b" in client["flags"] for client in place.redis.client_list())
+
+    before = {client["id"] for client in place.redis.client_list()}
+    worker = toromq.Worker("q", drain_delay=_LONG, **place.options)
+    fetching = asyncio.create_task(worker.get_next_job("mine"))
+    await aeventually(is_waiting)
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    await aeventually(lambda: not is_waiting())
+    added = await place.queue.add("n")
+    assert place.redis.zrange(place.key("marker"), 0, -1) == ["0"]
+    assert await added.get_state() == "waiting"
+    job = await worker.get_next_job("mine")
+    assert job is not None
+    assert (job.id, job.attempts_started) == (added.id, 1)
+    await job.move_to_completed(None, "mine")
+
+
+async def test_a_job_that_came_too_late_goes_back(place: Place) -> None:
+    added = await place.queue.add("n")
+    worker = toromq.Worker("q", **place.options)
+    await worker.wait_until_ready()
+    # So it is fetched when nobody waits any more.
+    place.redis.client_pause(300)
+    fetching = asyncio.create_task(worker.get_next_job("mine"))
+    await asyncio.sleep(0)
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    await aeventually(lambda: place.redis.hget(place.key(added.id), "ats") == "1")
+    await aeventually(lambda: place.redis.lrange(place.key("wait"), 0, -1) == [added.id])
+    assert not place.redis.exists(place.key(f"{added.id}:lock"))
+
+
 @_both_faces
 async def test_a_blocking_fetch_in_vain_leaves_the_marker_to_others(place: Place, face: Any) -> None:
     worker = face.Worker("q", drain_delay=0.5, **place.options)

@@ -54,6 +54,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<queue::NativeQueue>()?;
     module.add_class::<feed::NativeFeed>()?;
     module.add_class::<feed::NativeCatchUp>()?;
+    module.add_class::<worker::NativeFetch>()?;
     module.add_class::<flow::NativeFlows>()?;
     module.add_class::<waits::NativeWaits>()?;
     module.add_class::<waits::NativeWait>()?;

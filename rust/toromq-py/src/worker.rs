@@ -17,7 +17,9 @@ use toromq_core::{
     job::JobRecord,
     keys::QueueKeys,
     scripts::Code,
-    worker::{ByHand, Closing, Failed, JobOutcome, Move, Run, Sink, Worker, WorkerSettings},
+    worker::{
+        ByHand, Closing, Failed, FetchEnd, JobOutcome, Move, Run, Sink, Worker, WorkerSettings,
+    },
 };
 
 use crate::{
@@ -470,6 +472,12 @@ impl NativeWorker {
     }
 }
 
+/// A fetch by hand that is under way.
+#[pyclass(frozen, module = "toromq._native")]
+pub(crate) struct NativeFetch {
+    end: OfProcess<FetchEnd>,
+}
+
 /// Fetching and finishing without a worker's loop.
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeByHand {
@@ -515,11 +523,16 @@ impl NativeByHand {
         self.hand.stop_checking();
     }
 
-    fn fetch(&self, port: &Port, ticket: u64, token: String, block: bool) -> PyResult<()> {
+    fn fetch(&self, port: &Port, ticket: u64, token: String, block: bool) -> PyResult<NativeFetch> {
         let hand = Arc::clone(&self.hand);
-        let fetched = async move { hand.fetch(&token, block).await };
+        let end = FetchEnd::default();
+        let ended = end.clone();
+        let fetched = async move { hand.fetch(&token, block, &ended).await };
         answer(port, ticket, fetched, |(job, reported)| {
             Item::Fetched(job, reported)
+        })?;
+        Ok(NativeFetch {
+            end: OfProcess::new(end),
         })
     }
 
@@ -564,5 +577,15 @@ impl NativeByHand {
         answer(port, ticket, finished, |finished_on| {
             finished_on.map_or(Item::None, Item::Number)
         })
+    }
+}
+
+#[pymethods]
+impl NativeFetch {
+    /// Nobody waits for the job any more.
+    fn cancel(&self) {
+        if self.end.is_ours() {
+            self.end.end();
+        }
     }
 }

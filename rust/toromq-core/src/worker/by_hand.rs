@@ -39,6 +39,17 @@ enum Next {
     Due(Duration),
 }
 
+/// Ends a fetch that nobody waits for any more.
+#[derive(Debug, Clone, Default)]
+pub struct FetchEnd(CancellationToken);
+
+impl FetchEnd {
+    /// Now. A job that it has got already goes back to where it waited.
+    pub fn end(&self) {
+        self.0.cancel();
+    }
+}
+
 /// Takes and finishes jobs for a user who runs them without a worker's loop. Locks are not renewed.
 #[derive(Debug)]
 pub struct ByHand {
@@ -94,19 +105,31 @@ impl ByHand {
     }
 
     /// Makes one job active under `token`; with `block`, waits up to the drain delay for one. The job after one of a job
-    /// scheduler is made; what stood in the way of that comes along.
+    /// scheduler is made; what stood in the way of that comes along. Nothing comes of it after its `end`.
     ///
     /// # Errors
     ///
     /// As [`Link::call`].
-    pub async fn fetch(&self, token: &str, block: bool) -> Result<(Option<JobRecord>, Vec<Error>)> {
+    pub async fn fetch(
+        &self,
+        token: &str,
+        block: bool,
+        end: &FetchEnd,
+    ) -> Result<(Option<JobRecord>, Vec<Error>)> {
         let found = match self.fetch_now(token).await? {
-            (None, next) if block => self.wait_and_fetch(token, next).await?,
+            (None, next) if block => {
+                let waiting = self.wait_and_fetch(token, next, end);
+                waiting.await?
+            }
             (found, _) => found,
         };
         let Some(job) = found else {
             return Ok((None, Vec::new()));
         };
+        if end.0.is_cancelled() {
+            self.finish(job, JobOutcome::Wait).await?;
+            return Ok((None, Vec::new()));
+        }
         let job = Arc::new(job);
         let reported = self.advance(&job).await?;
         Ok((Some(Arc::unwrap_or_clone(job)), reported))
@@ -137,7 +160,12 @@ impl ByHand {
     }
 
     /// Looks again when a marker says so, when a job is due and when a rate limit ends, until the drain delay is over.
-    async fn wait_and_fetch(&self, token: &str, mut next: Next) -> Result<Option<JobRecord>> {
+    async fn wait_and_fetch(
+        &self,
+        token: &str,
+        mut next: Next,
+        end: &FetchEnd,
+    ) -> Result<Option<JobRecord>> {
         let deadline = Instant::now() + Duration::from_secs_f64(self.settings.drain_delay);
         let mut took_later = false;
         loop {
@@ -150,14 +178,24 @@ impl ByHand {
                 }
                 return Ok(None);
             }
-            match next {
-                Next::Limited(time) => tokio::time::sleep(left.min(time)).await,
-                Next::Due(time) => {
-                    let time = left.min(time).max(SHORTEST_WAIT).as_secs_f64();
-                    let mark = marker::wait(&self.blocking, &self.keys, time).await?;
-                    took_later |= mark.is_some_and(|due| due > wall_ms());
+            let waiting = async {
+                match next {
+                    Next::Limited(time) => {
+                        tokio::time::sleep(left.min(time)).await;
+                        Ok(None)
+                    }
+                    Next::Due(time) => {
+                        let time = left.min(time).max(SHORTEST_WAIT).as_secs_f64();
+                        marker::wait(&self.blocking, &self.keys, time).await
+                    }
                 }
-            }
+            };
+            let Some(mark) = end.0.run_until_cancelled(waiting).await else {
+                // Else the server would give a marker to a wait that has ended.
+                self.blocking.reset().await;
+                return Ok(None);
+            };
+            took_later |= mark?.is_some_and(|due| due > wall_ms());
             match self.fetch_now(token).await? {
                 (None, later) => next = later,
                 (found, _) => return Ok(found),

@@ -26,7 +26,7 @@ use tokio::{
     time::Instant,
 };
 
-pub use by_hand::ByHand;
+pub use by_hand::{ByHand, FetchEnd};
 pub use moves::{Move, Run};
 pub(crate) use moves::{extend_locks, move_job, still_ours};
 
