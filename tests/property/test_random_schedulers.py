@@ -149,7 +149,8 @@ def test_random_lives_of_a_scheduler_leave_the_same_keys(bench: Bench, profile: 
             for key in list(bench.redis.scan_iter(f"{prefix}:*", count=1000)):
                 bench.redis.unlink(key)
 
-    @settings(profile)
+    # Lives are short: twice as many as of other things.
+    @settings(profile, max_examples=2 * profile.max_examples)
     @given(st.lists(_steps, min_size=4, max_size=20))
     def check(steps: list[Step]) -> None:
         bench.run(live(steps))
