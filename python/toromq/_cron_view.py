@@ -11,7 +11,8 @@ from toromq import _native
 from toromq.errors import ConfigurationError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# What a date can be written as.
+# What a date can be written as in every zone.
+_FIRST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH + timedelta(days=2)) // timedelta(milliseconds=1)
 _LAST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH - timedelta(days=2)) // timedelta(milliseconds=1)
 
 
@@ -22,6 +23,8 @@ def preview(pattern: str, tz: str, start: datetime | None, count: int, seed: str
         ConfigurationError: the pattern or the zone can't be understood; or it never fires.
     """
     after = _moment_of(tz, datetime.now(UTC) if start is None else start)
+    if not _FIRST <= after <= _LAST:
+        raise ConfigurationError(f"start: got {start}; allowed are times from 0001-01-03 to 9999-12-29")
     fires = _native.cron_next(pattern, tz, after, count, seed)
     fires = [fire for fire in fires if fire[0] <= _LAST]
     if not fires:

@@ -106,6 +106,8 @@ def test_what_never_fires_is_an_error_and_the_last_time_is_told(cron: Callable[.
         (["* 25 * * *"], 1, 'the hour field is "25": 25 is out of range; allowed are numbers from 0 to 23'),
         (["* * * * *", "--tz", "Madrid"], 1, 'time zone "Madrid" is not known'),
         (["* * * * *", "--count", "0"], 2, "got '0'; allowed are 1 to 1000"),
+        (["* * * * *", "--start", "0001-01-01", "--tz", "Asia/Tokyo"], 1, "start: got 0001-01-01 00:00:00; allowed"),
+        (["* * * * *", "--start", "9999-12-31"], 1, "start: got 9999-12-31 00:00:00; allowed"),
         (["* * * * *", "--start", "soon"], 2, "got 'soon'; allowed is ISO 8601"),
         ([], 2, "PATTERN"),
     ],
