@@ -23,6 +23,7 @@ RULES = (
     (r"((?:>>>|\.\.\.) +|`)async (def|with|for)\b", r"\1\2"),
     (r"\bawait ", ""),
     (r"asyncio\.wait_for\((.*)\.wait\(\), (.*)\)", r"\1.wait(\2)"),
+    (r"asyncio\.shield\(self\._reading\)", "self._catch_up()"),
     (r"\bAsyncListeners\b", "Listeners"),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"__aenter__", "__enter__"),

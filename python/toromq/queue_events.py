@@ -25,6 +25,7 @@ class EventIterator(AsyncIterator["QueueEvent[ResultT]"], Generic[ResultT]):
         self._events = events
         self._untaken: deque[QueueEvent[ResultT]] = deque()
         self._arrived = asyncio.Event()
+        self._reading: asyncio.Future[None] | None = None  # async only
         self._thread = threading.current_thread()
         # Up to where it was read already when it comes to what all get.
         self._skips: tuple[int, int] | None = None
@@ -49,7 +50,10 @@ class EventIterator(AsyncIterator["QueueEvent[ResultT]"], Generic[ResultT]):
             if not self._events._is_ours():
                 self._events._check_start()
             if self._is_behind:
-                await self._catch_up()
+                # Who asked may go away. What is read is then for whoever asks next.  # async only
+                if self._reading is None or self._reading.done():  # async only
+                    self._reading = asyncio.ensure_future(self._catch_up())  # async only
+                await asyncio.shield(self._reading)
                 continue
             self._arrived.clear()
             # Something may have come just before that.

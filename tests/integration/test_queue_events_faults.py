@@ -384,3 +384,34 @@ async def test_the_event_loop_is_never_blocked(redisbox: RedisBox, redis: redisp
     # A batch is no more than a few hundred.
     assert turns > 30_000 / 300
     await stand.close()
+
+
+async def test_who_never_waits_long_gets_on_all_the_same(redisbox: RedisBox, redis: redispy.Redis, prefix: str) -> None:
+    stand = Stand(toromq, redisbox.url, prefix, redis)
+    stand.add_many(600)
+    events = stand.make(last_event_id="0")
+    heard: list[Any] = []
+    events.on("n", heard.append)
+    await events.wait_until_ready()
+    await aeventually(lambda: len(heard) == 600)
+    # All of it is behind this one, to be read from the stream.
+    iterator = aiter(events)
+    seen: list[Any] = []
+
+    async def has_all() -> bool:
+        # Two at once, who go away again at once where there is nothing yet: what is read is for whoever comes next.
+        while len(seen) < 600:
+            asked = [asyncio.ensure_future(anext(iterator)) for _ in range(2)]
+            await asyncio.sleep(0)
+            for one in asked:
+                one.cancel()
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            found = [answer for answer in answers if not isinstance(answer, BaseException)]
+            seen.extend(found)
+            if not found:
+                break
+        return len(seen) == 600
+
+    await aeventually(has_all)
+    assert numbers(seen) == list(range(600))
+    await stand.close()
