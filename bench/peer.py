@@ -94,6 +94,13 @@ PEERS = {
         repeats=_ONE_FACE,
         fresh=lambda: [*_bullmq("fresh"), "bullmq"],
     ),
+    "rq": _foreign("rq", "rq==3.0.0", "hiredis==3.5.0", bulk=True, backlog=0.025),
+    "dramatiq": _foreign("dramatiq", "dramatiq[redis]==2.2.1", "hiredis==3.5.0"),
+    "huey": _foreign("huey", "huey==3.5.4", "redis==7.4.1", "hiredis==3.5.0"),
+    "saq": _foreign("saq", "saq[redis,hiredis]==0.26.4", "typing_extensions==4.16.0"),
+    "arq": _foreign("arq", "arq==0.28.0", "hiredis==3.5.0"),
+    "taskiq": _foreign("taskiq", "taskiq==0.12.6", "taskiq-redis==1.2.2", "hiredis==3.5.0"),
+    "celery": _foreign("celery", "celery[redis]==5.7.0", "hiredis==3.5.0"),
 }
 
 #: Those of a plain run; `compare` takes all.

@@ -19,6 +19,8 @@ PAYLOAD = {"user": 123456, "email": "somebody@example.com", "template": "welcome
 LARGE = {"records": [PAYLOAD] * 100}
 ANSWER_RECORDS = 10
 SLEEP_S = 0.01
+# No-op jobs in threads take turns at the interpreter: a hundred threads would be no help.
+_THREADS = 16
 CPU_S = 50e-6
 
 Options = dict[str, Any]
@@ -42,6 +44,24 @@ class Task:
     kind: str
     concurrency: int
     limit: Sequence[int] | None
+
+    @property
+    def threads(self) -> int:
+        """How many threads to run no-op jobs in, for a peer that has nothing else."""
+        return min(self.concurrency, _THREADS)
+
+
+_current: list[Task] = []
+
+
+def current() -> Task:
+    """The task of the worker that was started last, for peers whose processors are found by their names."""
+    return _current[-1]
+
+
+def process_now(number: str, data: Any) -> None:
+    """A processor that is found by its name."""
+    current().begin(number)
 
 
 class Driver:
@@ -245,6 +265,7 @@ class Driver:
         begins = {"retry": begin_retry, "cpu": begin_cpu}
         self.ids, self.times, self.cpu = ids, times, time.process_time()
         wanted = Task(begins.get(task, begin), task, kind, concurrency, limit)
+        _current.append(wanted)
         self._closing = [await self.work(url, queue, wanted) for queue in queues]
         return {}
 

@@ -123,6 +123,13 @@ def test_a_delay_makes_the_way_longer() -> None:
     assert figures["rate"] <= 50
 
 
+def test_what_a_peer_repeats_is_something_it_can_run() -> None:
+    for peer in PEERS.values():
+        assert peer.lacks | peer.repeats | (peer.rows or frozenset()) <= set(ROWS)
+        assert all(peer.runs(ROWS[key].stand_in) for key in peer.repeats if ROWS[key].stand_in in (peer.rows or ROWS))
+        assert all(ROWS[key].stand_in for key in peer.repeats)
+
+
 def test_the_names_of_upstreams_scenarios_are_rows() -> None:
     assert set(ALIASES) == {"queue-add", "queue-add-bulk", "worker-generic", "worker-concurrent"}
     assert set(ALIASES.values()) <= set(ROWS)
