@@ -11,7 +11,7 @@ from tests.cron.table import DIFFERENCES, FIRES, GOLDEN, REFUSED, Question, iso,
 from tests.support.node_peer import NodePeer
 
 # Zones and the moments their clocks change; of years whose rules no release of the database is going to alter.
-_CHANGES: Final = {
+CHANGES: Final = {
     "Europe/Stockholm": ("2026-03-29T01:00Z", "2026-10-25T01:00Z"),
     "Europe/Madrid": ("2025-03-30T01:00Z", "2025-10-26T01:00Z"),
     "Europe/London": ("2024-03-31T01:00Z", "2024-10-27T01:00Z"),
@@ -19,6 +19,7 @@ _CHANGES: Final = {
     "America/St_Johns": ("2025-03-09T05:30Z", "2025-11-02T04:30Z"),
     "America/Havana": ("2025-03-09T05:00Z", "2025-11-02T05:00Z"),
     "America/Sao_Paulo": ("2018-11-04T03:00Z", "2018-02-18T02:00Z"),
+    "America/Nuuk": ("2025-03-30T01:00Z", "2025-10-26T01:00Z"),
     "Asia/Beirut": ("2024-03-30T22:00Z", "2024-10-26T21:00Z"),
     "Australia/Lord_Howe": ("2025-10-04T15:30Z", "2025-04-05T15:00Z"),
     "Pacific/Apia": ("2011-09-24T14:00Z", "2011-12-30T10:00Z", "2012-03-31T14:00Z"),
@@ -30,7 +31,7 @@ _CHANGES: Final = {
 _BEFORE_AND_AFTER: Final = tuple(
     timedelta(minutes=minutes) for minutes in (-25 * 60, -90, -31, -1 / 60, -1 / 120, 0, 20, 75, 150)
 )
-_AROUND_CHANGES: Final = (
+_AROUNDCHANGES: Final = (
     "0 * * * *",
     "*/20 * * * *",
     "30 */2 * * *",
@@ -52,6 +53,8 @@ _AROUND_CHANGES: Final = (
     "30 2 */2 * 1-5",
     "0 2 * * 0#5",
     "30 1 * * 6L",
+    "30 23 * * *",
+    "15 22,23 * * *",
     "0 0 1 * *",
     "@daily",
 )
@@ -115,11 +118,11 @@ _ZONES: Final = (
 
 def questions() -> Iterator[Question]:
     """All of them, in the order of the file."""
-    for zone, changes in _CHANGES.items():
+    for zone, changes in CHANGES.items():
         for change in changes:
             for distance in _BEFORE_AND_AFTER:
                 after = iso(datetime.fromisoformat(change) + distance)
-                for pattern in _AROUND_CHANGES:
+                for pattern in _AROUNDCHANGES:
                     yield Question(zone, after, pattern)
     for zone, after in _STARTS:
         for pattern in _DIALECT:

@@ -39,6 +39,23 @@ def pattern(random: Random) -> str:
     return text
 
 
+def by_the_hour(random: Random) -> str:
+    """A pattern that is right, and fires at some hours of most days: what a change of the clocks is about."""
+    kind = random.random()
+    if kind < 0.15:
+        hours = "*"
+    elif kind < 0.3:
+        hours = f"*/{random.randint(1, 6)}"
+    elif kind < 0.5:
+        first = random.randint(0, 5)
+        hours = f"{first}-{random.randint(first, 23)}"
+    else:
+        hours = ",".join(str(hour) for hour in sorted(random.sample((0, 1, 2, 3, 4, 12, 22, 23), random.randint(1, 4))))
+    minutes = random.choice(("*", f"*/{random.choice((5, 7, 15, 20, 30))}", str(random.randint(0, 59)), "14,41"))
+    days = random.choice(("* * *", "* * *", "*/2 * *", "* * 0", "* * 1-5", "L * *", "* * 0L", "* * 0#1"))
+    return f"{random.choice(('', '', '*/30 ', '59 '))}{minutes} {hours} {days}"
+
+
 def _field(random: Random, index: int) -> str:
     if random.random() < (0.35, 0.1, 0.25, 0.5, 0.6, 0.5)[index]:
         return random.choice(("*", "*", "*", "?"))

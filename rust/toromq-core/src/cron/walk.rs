@@ -114,7 +114,26 @@ impl Walk<'_> {
         if self.leap(i64::from(listed - hour) * 3600 - begun, 3600)? {
             return Some(());
         }
-        self.step(3600, listed - hour > 1, fields)
+        let before = self.at;
+        self.step(3600, listed - hour > 1, fields)?;
+        // A gap that ends at midnight takes the runs of its hour with it, unless the hour before it has runs too.
+        self.stands_in = self.stands_in.filter(|_| self.at.day() == before.day());
+        if has(fields.hours, self.at.hour()) {
+            self.settle_minute(before, fields)?;
+        }
+        Some(())
+    }
+
+    /// Goes, within the hour reached, to its first listed minute; or where that leads if there is no such minute.
+    fn settle_minute(&mut self, before: Moment, fields: &Fields) -> Option<()> {
+        let local = self.at.local();
+        let first = i64::from(fields.minutes.trailing_zeros());
+        let hour = local - local.rem_euclid(3600);
+        let there = self.zone.moment_of(hour + first * 60, self.at.offset)?;
+        if there.utc > before.utc {
+            self.at = there;
+        }
+        Some(())
     }
 
     fn next_minute(&mut self, fields: &Fields) -> Option<()> {
@@ -139,11 +158,7 @@ impl Walk<'_> {
         if !self.leap((i64::from(60 - minute) + first) * 60 - begun, 3600)? {
             let before = self.at;
             self.step(3600, false, fields)?;
-            let hour = self.at.local() - self.at.local().rem_euclid(3600);
-            let there = self.zone.moment_of(hour + first * 60, self.at.offset)?;
-            if there.utc > before.utc {
-                self.at = there;
-            }
+            self.settle_minute(before, fields)?;
         }
         Some(())
     }
