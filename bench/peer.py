@@ -75,7 +75,7 @@ PEERS = {
         fresh=lambda: [sys.executable, "-m", "bench.peers.fresh", "toromq"],
     ),
     "ceiling": Peer(
-        "ceiling (our engine, no Python)",
+        "our ceiling",
         lambda: [install.rust_program("ceiling")],
         rows=frozenset({"add", "add_50", "bulk", "drain_async", "drain_1"}),
     ),

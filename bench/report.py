@@ -45,7 +45,8 @@ def header(bench: Bench, rounds: int, load: float) -> dict[str, str]:
 
 def plain(lines: dict[str, str], results: Results) -> str:
     """All of it for a terminal."""
-    text = [f"{name + ':':<15}{value}" for name, value in lines.items()]
+    width = max(map(len, lines), default=0) + 2
+    text = [f"{name + ':':<{width}}{value}" for name, value in lines.items()]
     for table in _tables(results):
         text.append("")
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]

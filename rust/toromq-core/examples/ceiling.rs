@@ -6,12 +6,13 @@
 use std::{
     error::Error,
     io::{self, BufRead},
-    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use toromq_core::{
     connection::{Address, ConnectionOptions, ConnectionSettings},
     job::JobRecord,
@@ -108,7 +109,7 @@ async fn add_some(queue: &Queue, count: u64) -> Result<Vec<String>, Failure> {
 
 /// A worker, and what it has begun.
 struct Running {
-    worker: Arc<OnceLock<Worker>>,
+    worker: Arc<Worker>,
     begun: Arc<Mutex<Vec<(String, f64)>>>,
     closed: mpsc::Receiver<()>,
     cpu: f64,
@@ -122,21 +123,19 @@ impl Running {
         };
         let keys = QueueKeys::new("bull", &text(queue)?);
         let concurrency = usize::try_from(request["concurrency"].as_u64().unwrap_or(1))?;
-        let (worker, begun) = (Arc::new(OnceLock::new()), Arc::new(Mutex::new(Vec::new())));
+        let begun = Arc::new(Mutex::new(Vec::new()));
         let (sender, closed) = mpsc::channel();
-        let (jobs, run) = mpsc::channel::<Vec<Arc<JobRecord>>>();
+        let (jobs, mut run) = unbounded_channel::<Vec<Arc<JobRecord>>>();
         let cpu = cpu_seconds();
         let sink = Arc::new(Immediate {
             jobs,
             closed: sender,
         });
-        let started = Worker::start(&settings, keys, defaults(concurrency), sink);
-        let _ = worker.set(started);
+        let worker = Arc::new(Worker::start(&settings, keys, defaults(concurrency), sink));
         let (ours, noted) = (Arc::clone(&worker), Arc::clone(&begun));
-        // The engine must not be called from its own callbacks.
-        std::thread::spawn(move || {
-            for jobs in run {
-                let Some(worker) = ours.get() else { return };
+        // A task beside the engine's own: no other thread has to be woken, as nothing here takes time.
+        tokio::spawn(async move {
+            while let Some(jobs) = run.recv().await {
                 for job in jobs {
                     let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
                     noted.push((job.id.clone(), monotonic()));
@@ -145,12 +144,8 @@ impl Running {
                         returnvalue: b"null".to_vec(),
                         watched: false,
                     };
-                    worker.finish(
-                        job.id.clone(),
-                        job.token.clone(),
-                        outcome,
-                        Some(Duration::ZERO),
-                    );
+                    let run = (job.id.clone(), job.token.clone());
+                    ours.finish(run.0, run.1, outcome, Some(Duration::ZERO));
                 }
             }
         });
@@ -164,9 +159,7 @@ impl Running {
 
     fn stop(self) -> Result<Value, Failure> {
         let cpu = cpu_seconds() - self.cpu;
-        if let Some(worker) = self.worker.get() {
-            worker.close(Closing::Graceful);
-        }
+        self.worker.close(Closing::Graceful);
         self.closed.recv_timeout(Duration::from_secs(20))?;
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         let ids: Vec<_> = begun.iter().map(|(id, _)| id).collect();
@@ -199,7 +192,7 @@ fn defaults(concurrency: usize) -> WorkerSettings {
 }
 
 struct Immediate {
-    jobs: mpsc::Sender<Vec<Arc<JobRecord>>>,
+    jobs: UnboundedSender<Vec<Arc<JobRecord>>>,
     closed: mpsc::Sender<()>,
 }
 
