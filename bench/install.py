@@ -48,7 +48,8 @@ def rust_program(name: str, profile: str = "release") -> str:
     """The path of an example program of the engine, built if need be."""
     if shutil.which("cargo") is None:
         raise SystemExit(f"bench: {name} is a Rust program, and there is no cargo on the PATH")
-    command = ["cargo", "build", "--package", "toromq-core", "--example", name, "--message-format", "json"]
+    # Of the whole workspace, so that what `cargo test` has built of it serves.
+    command = ["cargo", "build", "--workspace", "--example", name, "--message-format", "json"]
     done = subprocess.run(
         [*command, "--profile", "dev" if profile == "debug" else profile],
         cwd=_ROOT,
