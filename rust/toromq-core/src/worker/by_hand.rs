@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     JobOutcome, Sink, WorkerSettings,
+    counting_sink::{CountingSink, note_start},
     exchange::{fetched_job, prepare},
     marker,
     moves::persist,
@@ -25,7 +26,7 @@ use crate::{
     keys::QueueKeys,
     link::{Backoff, Call, Link, integer, items},
     scripts::{self, Code},
-    telemetry::{self, Activity, CountingSink},
+    telemetry::{self, Activity},
 };
 
 // Of a wait for a marker: the server takes 0 for ever.
@@ -214,7 +215,7 @@ impl ByHand {
         let job = jobs.into_iter().next();
         let job = job.and_then(|job| fetched_job(job, token));
         if let Some(job) = &job {
-            self.activity.note_start(job, wall_ms());
+            note_start(&self.activity, job, wall_ms());
         }
         let ms = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
         let next = match (limited, due) {

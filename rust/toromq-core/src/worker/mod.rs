@@ -4,6 +4,7 @@
 
 mod actor;
 mod by_hand;
+mod counting_sink;
 mod exchange;
 mod lock_manager;
 mod marker;
@@ -27,6 +28,7 @@ use tokio::{
 };
 
 pub use by_hand::{ByHand, FetchEnd};
+use counting_sink::CountingSink;
 pub use moves::{Move, Run};
 pub(crate) use moves::{extend_locks, move_job, still_ours};
 
@@ -37,7 +39,7 @@ use crate::{
     keys::QueueKeys,
     link::Link,
     scripts::Code,
-    telemetry::{self, Activity, CountingSink},
+    telemetry::{self, Activity},
 };
 
 /// What a worker is told at its start. Durations in milliseconds but for `drain_delay`.
