@@ -45,7 +45,15 @@ def pytest_runtest_makereport(
         for name, value in getattr(item, "funcargs", {}).items():
             if isinstance(value, RedisBox):
                 report.sections.append((f"log of the server of fixture {name!r}", value.log_text()))
+    # Where tests run side by side, reports are sent as UTF-8; a path that is none would end the whole run.
+    report.sections = [(_writable(title), _writable(text)) for title, text in report.sections]
+    if report.longrepr is not None and _writable(report.longreprtext) != report.longreprtext:
+        report.longrepr = _writable(report.longreprtext)
     return report
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @pytest.fixture(scope="session")
