@@ -5,6 +5,10 @@ BIN = $(VENV)/bin
 # Outside the tree, so that clean checkouts share it.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toromq/target
 
+SIDE_BY_SIDE = --numprocesses auto --maxprocesses 8 --dist worksteal
+# What must also hold in one slot of a cluster, under a prefix with colons.
+IN_ONE_SLOT = control crashes data ids limits order progress_and_logs results retention retries waits wakeups
+
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -31,7 +35,8 @@ lint: $(BIN)/.ready ## check formats, lints, types, and what is generated
 
 test: build ## run every test
 	cargo test --workspace --quiet
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
+	TOROMQ_TEST_ONE_SLOT=1 $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(IN_ONE_SLOT:%=tests/interop/test_%.py)
 
 bench: build ## measure beside Node BullMQ and the bullmq package
 	$(BIN)/python -m bench
