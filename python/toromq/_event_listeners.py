@@ -217,7 +217,8 @@ class EventListeners(Generic[ResultT]):
             job_id: only for events of this job. "completed:<job id>" as a name means the same.
 
         Raises:
-            ConfigurationError: the name is not allowed, or the listener can't be called here.
+            ConfigurationError: the name is not allowed, or tells of no job though `job_id` is given, or the
+                listener can't be called here.
         """
         return self._add_listener(Listeners.on, self._channel(event, job_id), listener)
 

@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from toromq import _bridge
 from toromq._event_listeners import EventListeners
@@ -59,6 +59,10 @@ class Follower(Protocol):
         ...
 
 
+# Events that would never come for one job only.
+_OF_NO_JOB: Final = frozenset(("cleaned", "drained", "error", "paused", "resumed"))
+
+
 # Its listeners get events of a class for each name, so they are typed by the name.
 class QueueEventsBase(EventListeners[ResultT], Listeners):  # type: ignore[misc]
     """The part of a reader of events that waits for nothing."""
@@ -104,6 +108,8 @@ class QueueEventsBase(EventListeners[ResultT], Listeners):  # type: ignore[misc]
 
     def _channel(self, event: str, job_id: str | None) -> str:
         self._check_event(event)
+        if job_id is not None and event in _OF_NO_JOB:
+            raise ConfigurationError(f"job_id: got {job_id!r}; {event!r} tells of no job, so leave it out")
         channel = event if job_id is None else f"{event}:{text('job_id', job_id)}"
         self._has_channels = self._has_channels or ":" in channel
         return channel

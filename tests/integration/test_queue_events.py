@@ -147,6 +147,9 @@ class TestListeners:
             events.on("completed", "print")
         with pytest.raises(ConfigurationError, match="job_id"):
             events.on("completed", print, job_id=7)
+        for name in ("cleaned", "drained", "error", "paused", "resumed"):
+            with pytest.raises(ConfigurationError, match=f"job_id: got '7'; '{name}' tells of no job"):
+                events.on(name, print, job_id="7")
 
     def test_nothing_would_await_a_listener_in_the_blocking_face(self) -> None:
         async def listener(event: Any) -> None: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import toromq.sync
-from tests.support.eventually import aeventually
+from tests.support.eventually import aeventually, eventually
 from tests.support.keyspace import keyspace
 from tests.support.lossy import LossyProxy
 from tests.support.scheduling import HOUR, Runs, delayed, now
@@ -302,9 +301,7 @@ def test_the_blocking_face_has_them_too(blocking: toromq.sync.Queue[Any, Any], r
     ran: list[Any] = []
     worker = toromq.sync.Worker("q", lambda job: ran.append(job.data), connection=redisbox.url, prefix=blocking.prefix)
     with worker:
-        deadline = time.monotonic() + 10
-        while len(ran) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: len(ran) >= 3)
     assert ran == [{"a": 1}] * 3
     scheduler = blocking.get_job_scheduler("s")
     assert scheduler is not None
