@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 from toromq._bridge import NativeWorker, from_json, to_json
 from toromq._cancellation import Cancellation
@@ -26,8 +26,45 @@ else:
     ResultT = TypeVar("ResultT")
 
 Stored = tuple[str, str, int, int, dict[str, bytes]]
+Packed = tuple[Any, ...]
+"""A job to add, as the engine takes it."""
 Run = tuple[str, str]
 """A run of a job: its id and the token under which it was fetched."""
+
+
+class _Made:
+    """A dict of a job that is made when it is first looked at: few look at what they have added, or run."""
+
+    def __init__(self, make: Callable[[Any], dict[str, Any]]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self._name = name
+
+    def __get__(self, job: JobFields[Any, Any] | None, owner: type[Any]) -> Any:
+        if job is None:
+            return self
+        # From now on it hides this. Threads that come at once find the same.
+        known = job.__dict__
+        return known.setdefault(self._name, self._make(job))
+
+
+def _added_fields(job: JobFields[Any, Any]) -> dict[str, bytes]:
+    """What was written to the hash of a job that was just added."""
+    _, name, data, opts, timestamp, delay, priority, _, rule, parent = job._packed
+    fields = {
+        "name": name.encode(),
+        "data": data,
+        "opts": opts,
+        "timestamp": b"%d" % timestamp,
+        "delay": b"%d" % delay,
+        "priority": b"%d" % priority,
+    }
+    if rule is not None:
+        fields["deid"] = rule[0].encode()
+    if parent is not None:
+        fields["parentKey"], fields["parent"] = parent[0].encode(), parent[1]
+    return fields
 
 
 class JobFields(Generic[DataT, ResultT]):
@@ -43,6 +80,14 @@ class JobFields(Generic[DataT, ResultT]):
     """
 
     is_duplicate = False
+    # Of a job that was added by this program.
+    _packed: Packed
+    if TYPE_CHECKING:
+        _fields: dict[str, bytes]
+        _decoded: dict[str, Any]
+    else:
+        _fields = _Made(_added_fields)
+        _decoded = _Made(lambda _: {})
     # The worker that runs it, and where its processor has put it meanwhile.
     _runner: NativeWorker | None = None
     _moved: str | None = None
@@ -55,7 +100,14 @@ class JobFields(Generic[DataT, ResultT]):
         """Made by queues and workers."""
         self._queue = queue
         self.id, self.token, self.attempts_started, self.attempts_made, self._fields = stored
-        self._decoded: dict[str, Any] = {}
+
+    @classmethod
+    def _of_added(cls, queue: Any, job_id: str, job: Packed) -> Self:
+        """A job as it was just added."""
+        made = cls.__new__(cls)
+        made._queue, made.id, made._packed = queue, job_id, job
+        made.token, made.attempts_started, made.attempts_made = "", 0, 0
+        return made
 
     def __repr__(self) -> str:
         """Without data, which may be secret."""

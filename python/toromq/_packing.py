@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import re
 import time
 from collections.abc import Mapping
@@ -44,6 +45,14 @@ _GONE = {
 _SHORT: Final = {"kl": "keep_logs", "de": "deduplication", **{short: name for name, short in _FAILURE_FLAGS.items()}}
 _TRACE: Final = {"tm": "metadata", "omc": "omit_context"}
 _RELATIONS = frozenset((*_FAILURE_FLAGS, "deduplication", "parent", "telemetry"))
+# What differs from job to job, or means another thing at another time or with other data.
+_OF_ONE_JOB = frozenset(("deduplication", "job_id", "parent", "run_at", "size_limit", "telemetry", "timestamp"))
+# What became of options that jobs have in common, by their content: JSON, delay, priority and lifo. A program adds its
+# jobs with few sets of options again and again; at most this many are remembered, and none that is longer.
+_known: dict[bytes, tuple[bytes, int, int, bool]] = {}
+_MOST_KNOWN = 256
+_LONGEST_KNOWN = 1024
+_NO_OPTIONS = to_json({"attempts": 0})
 
 
 def packed(
@@ -60,9 +69,14 @@ def packed(
 
 def _packed(name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Any, ...]:
     name = text("name", name)
-    # A job's own moment wins over the queue's delay, and the other way round.
-    moments = ("delay", "run_at") if given.get("delay") is not None or given.get("run_at") is not None else ()
-    options = {**{key: value for key, value in defaults.items() if key not in moments}, **given}
+    # Most jobs have no options at all.
+    if not given and not defaults:
+        return ("", name, data, _NO_OPTIONS, time.time_ns() // 1_000_000, 0, 0, False, None, None)
+    options = _merged(given, defaults) if defaults else dict(given)
+    content = _content(options) if _OF_ONE_JOB.isdisjoint(options) else None
+    if content is not None and (known := _known.get(content)) is not None:
+        opts, delay, priority, lifo = known
+        return ("", name, data, opts, time.time_ns() // 1_000_000, delay, priority, lifo, None, None)
     if not options.keys() <= JobOptions.__annotations__.keys():
         for gone, instead in _GONE.items():
             if gone in options:
@@ -104,7 +118,28 @@ def _packed(name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[
     if not _RELATIONS.isdisjoint(options):
         rule, parent = _stored_relations(options, stored)
     opts = to_json(stored, "options")
+    if content is not None:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[content] = (opts, delay, priority, lifo)
     return (own_id, name, data, opts, timestamp, delay, priority, lifo, rule, parent)
+
+
+def _merged(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    # A job's own moment wins over the queue's delay, and the other way round.
+    moments = ("delay", "run_at") if given.get("delay") is not None or given.get("run_at") is not None else ()
+    return {**{key: value for key, value in defaults.items() if key not in moments}, **given}
+
+
+def _content(options: dict[str, Any]) -> bytes | None:
+    """Bytes that are the same only for the same options; None where there are none, or too many to be worth it."""
+    try:
+        # Cheaper than checking the options anew, and unlike comparing them it tells True from 1. It takes nothing but
+        # plain values; the version is one that does not look at what else refers to them.
+        content = marshal.dumps(options, 2)
+    except ValueError:
+        return None
+    return content if len(content) <= _LONGEST_KNOWN else None
 
 
 def _stored_relations(options: Mapping[str, Any], stored: dict[str, Any]) -> tuple[Any, Any]:

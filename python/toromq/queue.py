@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from toromq._bridge import port, to_json
 from toromq._guards import is_mapping
-from toromq._job_fields import DataT, ResultT
+from toromq._job_fields import DataT, Packed, ResultT
 from toromq._packing import packed
 from toromq._tracing import (
     BULK_COUNT,
@@ -52,6 +52,10 @@ from toromq.queue_schedulers import QueueSchedulers
 
 if TYPE_CHECKING:
     from toromq.telemetry import Span
+
+
+# What an entry of a bulk may be: asked for each, so it is not made anew each time.
+_ENTRY = (tuple, list)
 
 
 class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT], QueueSchedulers[DataT, ResultT]):
@@ -164,17 +168,18 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT], QueueSche
         context = None if span is None else span.context()
         if not isinstance(jobs, Iterable):
             raise ConfigurationError(f"jobs: got {jobs!r}; allowed is a list of (name, data) or (name, data, options)")
-        entries: list[tuple[Any, ...]] = []
+        entries: list[Packed] = []
         for n, job in enumerate(jobs):
-            if not isinstance(job, tuple | list) or len(job) not in (2, 3):
+            if not isinstance(job, _ENTRY) or len(job) not in (2, 3):
                 raise ConfigurationError(f"jobs[{n}]: got {job!r}; allowed is (name, data) or (name, data, options)")
             options: Any = job[2] if len(job) == 3 else {}
             if not is_mapping(options):
                 raise ConfigurationError(f"jobs[{n}]: got {options!r} for its options; allowed is a dict of them")
             if context is not None:
                 options = carrying(options, self.default_job_options, context, overwrite=False)
-            data = self._data_type.encode(job[1], f"jobs[{n}].data")
-            entries.append(packed(job[0], data, options, self.default_job_options, f"jobs[{n}]."))
+            place = f"jobs[{n}]."
+            data = self._data_type.encode(job[1], f"{place}data")
+            entries.append(packed(job[0], data, options, self.default_job_options, place))
         if span is not None:
             names = [str(entry[1]) for entry in entries[:MOST_NAMES]]
             span.set_attributes({BULK_NAMES: names, BULK_COUNT: len(entries)})
@@ -189,24 +194,12 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT], QueueSche
             raise not_all_added(outcomes, added)
         return [job for job in added if job is not None]
 
-    def _added(self, outcome: tuple[str, bool], job: tuple[Any, ...]) -> Job[DataT, ResultT]:
+    def _added(self, outcome: tuple[str, bool], job: Packed) -> Job[DataT, ResultT]:
         job_id, duplicate = outcome
-        _, name, data, opts, timestamp, delay, priority, _, rule, parent = job
-        fields = {
-            "name": name.encode(),
-            "data": data,
-            "opts": opts,
-            "timestamp": b"%d" % timestamp,
-            "delay": b"%d" % delay,
-            "priority": b"%d" % priority,
-        }
-        if rule is not None:
-            fields["deid"] = rule[0].encode()
-        if parent is not None:
-            fields["parentKey"], fields["parent"] = parent[0].encode(), parent[1]
-        made: Job[DataT, ResultT] = Job(self, (job_id, "", 0, 0, fields))
-        made.is_duplicate = duplicate
-        if not duplicate:
+        made: Job[DataT, ResultT] = Job._of_added(self, job_id, job)
+        if duplicate:
+            made.is_duplicate = True
+        elif self._listeners:
             self._tell("waiting", made)
         return made
 
