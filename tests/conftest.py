@@ -15,6 +15,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.eventually import eventually
+from tests.support.not_run import report_not_run
 from tests.support.redisbox import RedisBox
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "leaves_keys_broken(reason): the test breaks the invariants of its keys on purpose; they are not checked",
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once more, and in red, what did not run."""
+    report_not_run(terminalreporter)
 
 
 @pytest.hookimpl(wrapper=True)

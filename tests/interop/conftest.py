@@ -19,17 +19,12 @@ from tests.interop.keys import QueueKeys
 from tests.interop.node_side import NodeSide
 from tests.interop.our_sides import OurBlockingSide, OurSide
 from tests.interop.sides import Side
-from tests.support.node_peer import NodePeer, report_not_run, require_node
+from tests.support.node_peer import NodePeer, require_node
 
 if TYPE_CHECKING:
     import redis as redis_py
 
     from tests.support.redisbox import RedisBox
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say once more, and in red, if these tests did not run."""
-    report_not_run(terminalreporter)
 
 
 @dataclass(frozen=True)

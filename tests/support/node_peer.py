@@ -23,10 +23,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
-import pytest
+from tests.support.not_run import not_run
 
 PEER_FOLDER: Final = Path(__file__).resolve().parent.parent / "interop" / "peer"
-NOT_RUN: Final = "interop tests did not run"
 
 _OLDEST_NODE: Final = 20
 _INSTALL_TIMEOUT_S: Final = 300.0
@@ -67,36 +66,12 @@ class NodePeerDiedError(Exception):
 def require_node() -> Path:
     """Returns the installed peer script, or says loudly that the calling test did not run.
 
-    Without Node the test is skipped with a reason that the terminal summary repeats. With ``CI=true`` it fails instead:
-    a pipeline that lost its Node must not stay green.
+    See ``not_run`` for what happens then.
     """
     try:
         return install()
     except NodeUnavailableError as error:
-        reason = f"{NOT_RUN}: {error}"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
-
-
-def report_not_run(terminalreporter: pytest.TerminalReporter) -> None:
-    """Repeats in the terminal summary why interop tests did not run; for ``pytest_terminal_summary`` hooks.
-
-    Several ``conftest.py`` files may call it; only the first call prints.
-    """
-    if getattr(terminalreporter, "toromq_interop_reported", False):
-        return
-    reasons: dict[str, int] = {}
-    for report in terminalreporter.stats.get("skipped", []):
-        text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if NOT_RUN in text:
-            reason = text.removeprefix("Skipped: ")
-            reasons[reason] = reasons.get(reason, 0) + 1
-    if reasons:
-        terminalreporter.toromq_interop_reported = True  # type: ignore[attr-defined]
-        terminalreporter.section("interop with Node", red=True, bold=True)
-        for reason, count in reasons.items():
-            terminalreporter.line(f"{count} {reason}", red=True)
+        not_run("interop", str(error))
 
 
 def install() -> Path:

@@ -86,6 +86,13 @@ impl Call {
         self
     }
 
+    /// What is sent of it where the server knows the script.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn packed(&self) -> Vec<u8> {
+        self.command(false).get_packed_command()
+    }
+
     fn command(&self, whole: bool) -> Cmd {
         let mut cmd = redis::cmd(if whole { "EVAL" } else { "EVALSHA" });
         cmd.arg(if whole {

@@ -5,6 +5,8 @@ mod deduplication;
 mod getters;
 mod jobs;
 mod limits;
+#[doc(hidden)]
+pub mod measured;
 mod metrics;
 mod producer;
 mod schedulers;

@@ -62,7 +62,7 @@ pub struct Added {
 
 impl NewJob {
     /// The job as the script takes it.
-    fn put(&self, call: &mut Call, number: i64, again: bool) {
+    pub(super) fn put(&self, call: &mut Call, number: i64, again: bool) {
         call.number(number).arg(&self.id);
         self.put_content(call);
         call.arg(if again { "1" } else { "" });
@@ -100,7 +100,7 @@ impl NewJob {
     }
 
     /// What the script said of it.
-    fn outcome(&self, said: Value) -> Result<Added> {
+    pub(super) fn outcome(&self, said: Value) -> Result<Added> {
         let code = match &said {
             Value::Int(code) => *code,
             Value::Array(owner) => {
@@ -378,7 +378,7 @@ impl Producer {
     }
 
     /// A call that reserves numbers, to which jobs are added.
-    fn call(&self, reserve: i64, since: &str) -> Call {
+    pub(super) fn call(&self, reserve: i64, since: &str) -> Call {
         let mut call = Call::new(&scripts::ADD_JOBS, &self.keys);
         call.arg(self.keys.base())
             .number(reserve)
@@ -389,7 +389,11 @@ impl Producer {
     }
 
     /// Takes what a reply says of numbers and events; leaves what it says of the jobs.
-    fn note(&mut self, reply: Value, reserved: i64) -> impl Iterator<Item = Value> + use<> {
+    pub(super) fn note(
+        &mut self,
+        reply: Value,
+        reserved: i64,
+    ) -> impl Iterator<Item = Value> + use<> {
         let mut reply = items(reply).into_iter();
         let last = reply.next().as_ref().map_or(0, integer);
         if reserved > 0 && self.last < self.next {

@@ -129,7 +129,7 @@ pub(super) fn fetched_job(job: Value, token: &str) -> Option<JobRecord> {
     Some(record)
 }
 
-fn take_reply(
+pub(super) fn take_reply(
     shared: &Arc<Shared>,
     batch: &[Entry],
     token: &str,

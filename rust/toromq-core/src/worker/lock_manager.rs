@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     error::{Error, Outcome},
+    job::JobRecord,
     scripts::Code,
 };
 
@@ -23,16 +24,7 @@ pub(super) async fn renew_locks(shared: Arc<Shared>) {
     loop {
         sleep(pause).await;
         pause = age;
-        let mut aged: Vec<Run> = Vec::new();
-        let mut lost = Vec::new();
-        for job in shared.held().values_mut().filter(|job| !job.lost) {
-            if job.expires <= Instant::now() && !job.finishing {
-                job.lost = true;
-                lost.push(Arc::clone(&job.record));
-            } else if job.renewed.elapsed() >= age && !shared.settings.skip_lock_renewal {
-                aged.push(Run::of(&job.record));
-            }
-        }
+        let (aged, lost) = look(&shared, age);
         shared.lose(lost);
         for batch in aged.chunks(BATCH) {
             let sent = Instant::now();
@@ -51,6 +43,21 @@ pub(super) async fn renew_locks(shared: Arc<Shared>) {
     }
 }
 
+/// The locks of that age, and those that have run out unnoticed.
+pub(super) fn look(shared: &Shared, age: Duration) -> (Vec<Run>, Vec<Arc<JobRecord>>) {
+    let mut aged = Vec::new();
+    let mut lost = Vec::new();
+    for job in shared.held().values_mut().filter(|job| !job.lost) {
+        if job.expires <= Instant::now() && !job.finishing {
+            job.lost = true;
+            lost.push(Arc::clone(&job.record));
+        } else if job.renewed.elapsed() >= age && !shared.settings.skip_lock_renewal {
+            aged.push(Run::of(&job.record));
+        }
+    }
+    (aged, lost)
+}
+
 fn unanswered(patience: Duration) -> Error {
     Error::Connection {
         message: format!(
@@ -61,7 +68,7 @@ fn unanswered(patience: Duration) -> Error {
     }
 }
 
-fn note_renewal(
+pub(super) fn note_renewal(
     shared: &Shared,
     batch: &[Run],
     lost: &[(String, Code)],

@@ -8,6 +8,8 @@ mod counting_sink;
 mod exchange;
 mod lock_manager;
 mod marker;
+#[doc(hidden)]
+pub mod measured;
 mod moves;
 mod outcome;
 mod schedulers;
@@ -323,8 +325,20 @@ impl Worker {
         settings: WorkerSettings,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        let (finished, outcomes) = mpsc::unbounded_channel();
         let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name));
+        let (worker, outcomes) = Self::at_rest(connection, keys, settings, sink);
+        tokio::spawn(actor::run(Arc::clone(&worker.shared), outcomes, blocking));
+        worker
+    }
+
+    /// A worker whose loop does not run, and what that would read.
+    fn at_rest(
+        connection: &ConnectionSettings,
+        keys: QueueKeys,
+        settings: WorkerSettings,
+        sink: Arc<dyn Sink>,
+    ) -> (Self, mpsc::UnboundedReceiver<Finished>) {
+        let (finished, outcomes) = mpsc::unbounded_channel();
         let activity = telemetry::of(&keys);
         let sink = Arc::new(CountingSink {
             activity: Arc::clone(&activity),
@@ -349,8 +363,7 @@ impl Worker {
             settings,
             keys,
         });
-        tokio::spawn(actor::run(Arc::clone(&shared), outcomes, blocking));
-        Self { shared, finished }
+        (Self { shared, finished }, outcomes)
     }
 
     /// Says what became of a job; written together with whatever else has ended by then. False where the job's lock was

@@ -1,0 +1,39 @@
+//! The steps of adding jobs, one by one and without a connection: for the benches and the guard of instruction counts.
+
+use std::sync::Arc;
+
+use redis::Value;
+
+use super::{Added, NewJob, Producer};
+use crate::{connection::ConnectionSettings, error::Result, keys::QueueKeys, link::Link};
+
+/// A producer whose loop does not run.
+pub struct Adding(Producer);
+
+impl Adding {
+    /// One that would use this connection.
+    #[must_use]
+    pub fn new(connection: &ConnectionSettings, keys: QueueKeys) -> Self {
+        let link = Arc::new(Link::new(connection));
+        Self(Producer::new(keys, link, "measured".to_owned(), None))
+    }
+
+    /// The bytes of the call that adds a batch, whose ids begin with `first`.
+    #[must_use]
+    pub fn encode(&self, first: i64, batch: &[NewJob]) -> Vec<u8> {
+        let reserve = i64::try_from(batch.len()).unwrap_or(i64::MAX);
+        let mut call = self.0.call(reserve, "");
+        for (number, job) in (first..).zip(batch) {
+            job.put(&mut call, number, false);
+        }
+        call.packed()
+    }
+
+    /// What became of each job of a batch.
+    pub fn decode(&mut self, batch: &[NewJob], reply: Value) -> Vec<Result<Added>> {
+        let reserved = i64::try_from(batch.len()).unwrap_or(i64::MAX);
+        let said = self.0.note(reply, reserved);
+        let outcomes = batch.iter().zip(said);
+        outcomes.map(|(job, said)| job.outcome(said)).collect()
+    }
+}
