@@ -82,8 +82,12 @@ class TestWorkers:
         options: dict[str, Any] = {"connection": redisbox.url, "prefix": prefix}
         queue = face.Queue("mail", **options)
         async with Worker("mail", _nothing, name="w-1", **options):
-            await aeventually(lambda: _done(face, queue.get_workers_count))
-            (worker,) = await _done(face, queue.get_workers)
+
+            async def idle() -> list[WorkerInfo]:
+                workers: list[WorkerInfo] = await _done(face, queue.get_workers)
+                return [worker for worker in workers if worker.fields["cmd"] == "bzpopmin"]
+
+            worker = (await aeventually(idle))[0]
         assert isinstance(worker, WorkerInfo)
         assert (worker.name, worker.worker_name, worker.rawname) == ("mail", "w-1", f"{prefix}:bWFpbA==:w:w-1")
         assert worker.id > 0

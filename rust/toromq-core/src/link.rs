@@ -15,6 +15,7 @@ use crate::{
     connection::ConnectionSettings,
     error::{Error, Outcome, Result},
     keys::QueueKeys,
+    peer::Peer,
     scripts::Script,
     telemetry,
 };
@@ -149,6 +150,8 @@ pub struct Link {
     settings: ConnectionSettings,
     response_timeout: Option<Duration>,
     client_name: Option<String>,
+    /// Whether to ask what the server knows it by.
+    meets: bool,
     // An async mutex: it is held while connecting, so that callers who come meanwhile share the new connection.
     current: tokio::sync::Mutex<Current>,
     reconnects: Arc<AtomicU64>,
@@ -157,6 +160,7 @@ pub struct Link {
 #[derive(Debug, Default)]
 struct Current {
     connection: Option<MultiplexedConnection>,
+    peer: Option<Peer>,
     /// Which connection this is, so that a late error of an old one doesn't end its successor.
     number: u64,
     /// When the last try to connect failed, and why: for those who waited for it.
@@ -171,6 +175,7 @@ impl Link {
             response_timeout: Some(settings.command_timeout),
             settings: settings.clone(),
             client_name: settings.client_name.clone(),
+            meets: false,
             current: tokio::sync::Mutex::default(),
             reconnects: telemetry::reconnects(),
         }
@@ -183,8 +188,17 @@ impl Link {
             response_timeout: None,
             settings: settings.clone(),
             client_name: Some(client_name),
+            meets: false,
             current: tokio::sync::Mutex::default(),
             reconnects: telemetry::reconnects(),
+        }
+    }
+
+    /// The same, of which it is known how the server can be told to end it.
+    pub(crate) fn met(self) -> Self {
+        Self {
+            meets: true,
+            ..self
         }
     }
 
@@ -229,6 +243,12 @@ impl Link {
                 return Err(error);
             }
         };
+        current.peer = None;
+        if self.meets {
+            // Before it has the name by which others see that it is there.
+            let met = tokio::time::timeout(self.connect_timeout(), Peer::meet(&mut connection));
+            current.peer = met.await.ok().flatten();
+        }
         if let Some(name) = &self.client_name {
             // Some managed servers refuse this; the name only serves those who list clients.
             let _ = connection
@@ -292,6 +312,53 @@ impl Link {
         {
             Ok(value) => Ok(value),
             Err(error) => Err(self.classify(operation, &error, number).await),
+        }
+    }
+
+    /// The connection's number, and what the server knows it by. It is made now if there is none.
+    pub(crate) async fn peer(&self) -> Result<(u64, Option<Peer>)> {
+        let number = self.connection().await?.1;
+        let current = self.current.lock().await;
+        let peer = current.peer.clone().filter(|_| current.number == number);
+        Ok((number, peer))
+    }
+
+    /// Sends a blocking command, and in one piece with it a script call that the server runs as soon as that has ended.
+    /// Gives the answers to both. Nothing is sent when `number` is not the connection's any more.
+    pub(crate) async fn call_behind(
+        &self,
+        number: u64,
+        operation: &'static str,
+        blocking: Cmd,
+        call: &Call,
+    ) -> Result<(Result<Value>, Result<Value>)> {
+        let (mut connection, current) = self.connection().await?;
+        if current != number {
+            return Err(Error::Connection {
+                message: format!(
+                    "the connection to Redis at {} is another one",
+                    self.settings.endpoint
+                ),
+                outcome: Outcome::NotDone,
+            });
+        }
+        let mut both = redis::pipe();
+        both.add_command(blocking).add_command(call.command(false));
+        let answers = match connection.send_packed_commands(&both, 0, 2).await {
+            Ok(answers) => answers,
+            Err(error) => return Err(self.classify(operation, &error, number).await),
+        };
+        let mut classified = Vec::with_capacity(2);
+        for (operation, answer) in [operation, call.script.name].into_iter().zip(answers) {
+            classified.push(match answer.extract_error() {
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(self.classify(operation, &error, number).await),
+            });
+        }
+        let mut classified = classified.into_iter();
+        match (classified.next(), classified.next()) {
+            (Some(first), Some(second)) => Ok((first, second)),
+            _ => Err(Error::Broken(format!("{operation} got no two answers"))),
         }
     }
 

@@ -368,3 +368,36 @@ def test_markers_of_old_clients_are_thrown_away(mail: Queue, place: str) -> None
 def test_a_job_whose_id_looks_like_a_marker_is_a_job(mail: Queue) -> None:
     mail.add(NewJob(job_id="0:a"))
     assert fetched(mail.finish(want=1).reply) == ["0:a"]
+
+
+# --- a fetch that runs long after it was sent -------------------------------------------------------------------------
+
+
+def server_ms(mail: Queue) -> int:
+    time: Any = mail.redis.time()
+    seconds, micros = time
+    return int(seconds * 1000 + micros // 1000)
+
+
+@pytest.mark.parametrize("ahead", [0, 7_200_000, -7_200_000])
+def test_the_time_is_the_servers_and_how_far_the_worker_is_ahead(mail: Queue, ahead: int) -> None:
+    mail.add(*named("a"))
+    earliest = server_ms(mail)
+    _, changed = mail.finish(want=1, now_ms=f"+{ahead}")
+    assert earliest + ahead <= int(changed["a"]["processedOn"]) <= server_ms(mail) + ahead
+
+
+def test_what_is_due_by_the_workers_clock_is_promoted(mail: Queue) -> None:
+    mail.add(NewJob(job_id="a", timestamp=server_ms(mail), delay=600_000), *named("b"))
+    reply, _ = mail.finish(want=2, now_ms="+0")
+    assert fetched(reply) == ["b"]
+    reply, changed = mail.finish(want=2, now_ms="+600000")
+    assert (fetched(reply), changed["delayed"]) == (["a"], None)
+
+
+def test_a_fetch_of_nothing_promotes_and_wakes(mail: Queue) -> None:
+    mail.add(NewJob(job_id="a", delay=5), NewJob(job_id="b", delay=9))
+    mail.redis.delete(mail.key("marker"))
+    reply, changed = mail.finish(want=0, now_ms=NOW + 5)
+    assert reply == [[], [[], 0, NOW + 9, [], 0], 0, 0]
+    assert (changed["wait"], changed["marker"]) == (["a"], {"0": 0})

@@ -22,7 +22,8 @@
     14 metrics_failed     HASH  per-minute series of failed jobs
   ARGV
     1 base              string   qualified queue name with trailing colon
-    2 now_ms            integer  milliseconds
+    2 now_ms            string   milliseconds; or "+" and how far the worker's clock is ahead of the server's, for a call
+                        that only fetches and may run long after it was sent
     3 want              integer  how many jobs to fetch at most
     4 token             string   lock token for the fetched jobs
     5 lock_duration_ms  integer  milliseconds
@@ -76,6 +77,10 @@ local worker_name, limiter_max, limiter_duration, points = ARGV[6], ARGV[7], ARG
 -- @include "includes/fetch_jobs"
 
 local now = tonumber(now_text)
+if string.sub(now_text, 1, 1) == '+' then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(string.sub(now_text, 2))
+end
 local q = { base = base, wait = wait, active = active, prioritized = prioritized, delayed = delayed, failed = failed,
   limiter = limiter, marker = marker, meta = meta, events = events, pc = pc }
 local GROUP, FIRST = 9, 10

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Closing, Finished, Shared,
-    exchange::{entry, exchange, recover},
+    exchange::{Fetched, entry, exchange, recover},
     lock_manager,
     marker::{self, Told, WORTH_LISTENING, Waiting},
     outcome::Entry,
@@ -59,90 +59,105 @@ pub(super) async fn run(
         upkeep.push(tokio::spawn(stop.clone().run_until_cancelled_owned(check)));
     }
 
-    let mut pending: Vec<Entry> = Vec::new();
-    let mut ready = false;
-    let mut work_likely = true;
+    let mut actor = Actor {
+        pending: Vec::new(),
+        ready: false,
+        work_likely: true,
+        had_jobs: false,
+        due: None,
+        limited_until: None,
+        backoff: Backoff::new(shared.settings.run_retry_delay),
+        shared: Arc::clone(&shared),
+    };
     let mut paused = false;
-    let mut had_jobs = false;
-    let mut due: Option<i64> = None;
-    let mut limited_until: Option<Instant> = None;
-    let mut backoff = Backoff::new(shared.settings.run_retry_delay);
     let mut away_since: Option<Instant> = None;
 
     loop {
         // Read before the outcomes: whatever was said before the close must be seen with it.
         let level = *shared.closing.borrow();
         while let Ok((id, token, outcome)) = outcomes.try_recv() {
-            pending.extend(entry(&shared, &id, &token, outcome));
+            actor.pending.extend(entry(&shared, &id, &token, outcome));
         }
         if level >= Closing::HandingBack {
-            pending.extend(schedulers::withdraw(&shared));
+            actor.pending.extend(schedulers::withdraw(&shared));
         }
+        if actor
+            .limited_until
+            .is_some_and(|until| until <= Instant::now())
+        {
+            actor.limited_until = None;
+            actor.work_likely = true;
+        }
+        let is_due = actor.due.is_some_and(|due| due <= wall_ms());
+        if is_due {
+            actor.due = None;
+            actor.work_likely = true;
+        }
+        let is_paused = shared.paused.load(Ordering::Relaxed);
+        let concurrency = shared.concurrency.load(Ordering::Relaxed);
         let held = shared.busy();
-        let done = held == 0 || level == Closing::Now;
-        if level > Closing::No && pending.is_empty() && done {
+        let may_fetch = level == Closing::No && !is_paused && actor.limited_until.is_none();
+        if shared.armed.take_back() {
+            arm.send_replace(Waiting::No);
+        }
+        let aside = shared.armed.slots();
+        if (!may_fetch || held + aside > concurrency) && shared.armed.call_off() {
+            // What it has brought all the same is held then.
+            let Some((heard, taken)) = told.recv().await else {
+                break;
+            };
+            arm.send_replace(Waiting::No);
+            let _ = taken.send(());
+            // Who closes puts the marker back at the end.
+            actor.hear(heard, level > Closing::No).await;
+            continue;
+        }
+        let pending = actor.pending.len();
+        if level > Closing::No && pending == 0 && (held == 0 || level == Closing::Now) {
             break;
         }
-        if limited_until.is_some_and(|until| until <= Instant::now()) {
-            limited_until = None;
-            work_likely = true;
-        }
-        if due.is_some_and(|due| due <= wall_ms()) {
-            due = None;
-            work_likely = true;
-        }
-        if std::mem::replace(&mut paused, shared.paused.load(Ordering::Relaxed)) != paused && paused
-        {
+        if std::mem::replace(&mut paused, is_paused) != paused && paused {
             // It may have taken a marker for what it was about to fetch, now or after a rate limit.
             marker::restore(&shared).await;
         }
         // By the same word as what follows: whoever waits for a pause must not be told while a fetch goes out.
-        let idle = paused && held == 0 && pending.is_empty();
+        let idle = paused && held == 0 && pending == 0;
         shared
             .idle
             .send_if_modified(|was| std::mem::replace(was, idle) != idle);
-        let may_fetch = level == Closing::No && !paused && limited_until.is_none();
-        let batch: Vec<Entry> = pending.drain(..pending.len().min(BATCH)).collect();
+        let batch: Vec<Entry> = actor.pending.drain(..pending.min(BATCH)).collect();
         // Whatever limit a job ran into, the next one would run into as well, so nothing is fetched along with it.
         let bounced = batch.iter().any(|entry| entry.limited);
-        let free = (shared.concurrency.load(Ordering::Relaxed) + batch.len()).saturating_sub(held);
-        let want = if may_fetch && !bounced && (work_likely || !batch.is_empty()) {
+        let free = (concurrency + batch.len()).saturating_sub(held + aside);
+        let want = if may_fetch && !bounced && (actor.work_likely || !batch.is_empty()) {
             free.min(BATCH)
         } else {
             0
         };
 
-        if want > 0 || !batch.is_empty() {
+        // The armed fetch has all the slots: it is woken by the marker of what a call that fetches nothing promotes.
+        let promotes = is_due && may_fetch && free == 0 && aside > 0;
+        if want > 0 || !batch.is_empty() || promotes {
             let (now, sent) = (wall_ms(), Instant::now());
             match exchange(&shared, &batch, want, now, false).await {
-                Ok(fetched) => {
-                    backoff.reset();
+                Ok(mut fetched) => {
+                    actor.backoff.reset();
                     away_since = None;
-                    if !std::mem::replace(&mut ready, true) {
-                        shared.sink.ready();
-                    }
                     if want > 0 {
-                        work_likely = fetched.count == want;
-                        due = (fetched.due > 0).then_some(fetched.due);
-                        if fetched.count > 0 {
-                            had_jobs = true;
-                        } else if had_jobs && fetched.limited == 0 && !fetched.blocked {
-                            had_jobs = false;
-                            shared.sink.drained();
+                        actor.work_likely = false;
+                    } else if promotes {
+                        actor.due = (fetched.due > 0).then_some(fetched.due);
+                    }
+                    // The next try travels as long as this one did, and so arrives when the limit has ended; if too early,
+                    // it is told so. But who knows of no maximum would not be told.
+                    let mut since = sent;
+                    if bounced {
+                        since = Instant::now();
+                        if fetched.limited == 0 {
+                            fetched.limited = UNSET_LIMIT;
                         }
                     }
-                    let limited = match fetched.limited {
-                        0 if bounced => UNSET_LIMIT,
-                        limited => limited,
-                    };
-                    if limited > 0 {
-                        let pause = limited.min(shared.settings.maximum_rate_limit_delay).max(1);
-                        // The next try travels as long as this one did, and so arrives when the limit has ended; if too
-                        // early, it is told so. But who knows of no maximum would not be told.
-                        let since = if bounced { Instant::now() } else { sent };
-                        limited_until = Some(since + Duration::from_millis(pause));
-                    }
-                    pending.extend(fetched.again);
+                    actor.note(fetched, want, since);
                 }
                 Err(error) => {
                     shared.sink.error(error);
@@ -150,16 +165,15 @@ pub(super) async fn run(
                     if level > Closing::No && since.elapsed() > LAST_TRY {
                         break;
                     }
-                    backoff.pause().await;
-                    recover(&shared, batch, now, &mut pending, &mut backoff).await;
-                    work_likely = true;
+                    actor.backoff.pause().await;
+                    actor.recover(batch, now).await;
                 }
             }
             continue;
         }
 
         let idle = may_fetch && free > 0;
-        let waiting = match limited_until {
+        let waiting = match actor.limited_until {
             _ if idle => Waiting::Marker,
             Some(until) if level == Closing::No && !paused && free > 0 => {
                 let is_long = until.saturating_duration_since(Instant::now()) >= WORTH_LISTENING;
@@ -171,37 +185,26 @@ pub(super) async fn run(
             }
             _ => Waiting::No,
         };
-        arm.send_if_modified(|now| std::mem::replace(now, waiting) != waiting);
-        let due_at = due.map(|due| {
+        // One that is out waits as long as it does, whatever is wanted meanwhile.
+        if *arm.borrow() != waiting && (waiting != Waiting::Marker || shared.armed.order(free)) {
+            arm.send_replace(waiting);
+        }
+        let due_at = actor.due.map(|due| {
             Instant::now() + Duration::from_millis(u64::try_from(due - wall_ms()).unwrap_or(0))
         });
-        let timer = [due_at, limited_until].into_iter().flatten().min();
+        let timer = [due_at, actor.limited_until].into_iter().flatten().min();
         let mut closing = shared.closing.subscribe();
         tokio::select! {
             Some((id, token, outcome)) = outcomes.recv() => {
-                pending.extend(entry(&shared, &id, &token, outcome));
+                actor.pending.extend(entry(&shared, &id, &token, outcome));
             }
             Some((heard, taken)) = told.recv() => {
                 arm.send_replace(Waiting::No);
                 let _ = taken.send(());
-                match heard {
-                    // No score: the wait timed out, and an idle worker looks by itself.
-                    Told::Mark(Some(at)) if at > wall_ms() => {
-                        due = Some(due.map_or(at, |due| due.min(at)));
-                    }
-                    Told::Mark(_) | Told::LimitsChanged => work_likely = true,
-                }
-                if !idle {
-                    if matches!(heard, Told::Mark(_)) {
-                        // Taken while no slot was free, or under a limit: another worker must hear of it.
-                        marker::restore(&shared).await;
-                    }
-                    // A marker may tell of the limit's end as well, where it was waited for since before.
-                    limited_until = None;
-                }
+                actor.hear(heard, idle).await;
             }
             () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
-            () = shared.wake.notified() => work_likely = true,
+            () = shared.wake.notified() => actor.work_likely = true,
             _ = closing.changed() => {}
         }
     }
@@ -216,4 +219,93 @@ pub(super) async fn run(
     shared.upkeep.reset().await;
     shared.idle.send_replace(true);
     shared.sink.closed();
+}
+
+/// What the loop knows.
+struct Actor {
+    shared: Arc<Shared>,
+    /// What is to be written.
+    pending: Vec<Entry>,
+    /// Whether Redis has answered yet.
+    ready: bool,
+    /// Whether a look is worth it that nothing else asks for.
+    work_likely: bool,
+    /// Whether there were jobs since nothing was left the last time.
+    had_jobs: bool,
+    /// When the next delayed job is due.
+    due: Option<i64>,
+    limited_until: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Actor {
+    /// Takes note of what a fetch for `want` jobs brought. A limit counts from `since`.
+    fn note(&mut self, fetched: Fetched, want: usize, since: Instant) {
+        if !std::mem::replace(&mut self.ready, true) {
+            self.shared.sink.ready();
+        }
+        if want > 0 {
+            self.work_likely |= fetched.count == want;
+            self.due = (fetched.due > 0).then_some(fetched.due);
+            if fetched.count > 0 {
+                self.had_jobs = true;
+            } else if self.had_jobs && fetched.limited == 0 && !fetched.blocked {
+                self.had_jobs = false;
+                self.shared.sink.drained();
+            }
+        }
+        if fetched.limited > 0 {
+            let longest = self.shared.settings.maximum_rate_limit_delay;
+            let pause = fetched.limited.min(longest).max(1);
+            self.limited_until = Some(since + Duration::from_millis(pause));
+        }
+        self.pending.extend(fetched.again);
+    }
+
+    /// After a reply that was lost, to a call that wrote this batch.
+    async fn recover(&mut self, batch: Vec<Entry>, now: i64) {
+        let (pending, backoff) = (&mut self.pending, &mut self.backoff);
+        recover(&self.shared, batch, now, pending, backoff).await;
+        self.work_likely = true;
+    }
+
+    /// What came of waiting. `could_use` says whether a marker was of use when it came.
+    async fn hear(&mut self, heard: Told, could_use: bool) {
+        let (is_mark, is_armed) = match heard {
+            // No score: the wait timed out, and an idle worker looks by itself.
+            Told::Mark(Some(at)) if at > wall_ms() => {
+                self.due = Some(self.due.map_or(at, |due| due.min(at)));
+                (true, false)
+            }
+            Told::Mark(_) => {
+                self.work_likely = true;
+                (true, false)
+            }
+            Told::LimitsChanged => {
+                self.work_likely = true;
+                (false, false)
+            }
+            Told::Fetched(mark, fetched, slots) => {
+                let brought = fetched.count;
+                self.note(fetched, slots, Instant::now());
+                (mark.is_some() && brought == 0, true)
+            }
+            Told::Lost => {
+                self.recover(Vec::new(), 0).await;
+                self.shared.armed.settle();
+                (true, true)
+            }
+        };
+        if could_use {
+            return;
+        }
+        if is_mark {
+            // Taken while no slot was free, or under a limit: another worker must hear of it.
+            marker::restore(&self.shared).await;
+        }
+        if !is_armed {
+            // A marker may tell of the limit's end as well, where it was waited for since before.
+            self.limited_until = None;
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! One exchange with Redis: outcomes out, jobs in; and what to do when its reply was lost.
 
-use std::{collections::hash_map::Entry::Occupied, sync::Arc, time::Duration};
+use std::{collections::hash_map::Entry::Occupied, fmt::Display, sync::Arc, time::Duration};
 
 use redis::Value;
 use tokio::time::Instant;
@@ -46,14 +46,14 @@ pub(super) fn entry(shared: &Shared, id: &str, token: &str, outcome: JobOutcome)
 }
 
 /// The call that writes a batch of outcomes and fetches up to `want` jobs under `token`. With `again`, the script looks
-/// first whether an outcome stands already.
+/// first whether an outcome stands already. `now` is as the script takes it.
 pub(super) fn prepare(
     keys: &QueueKeys,
     settings: &WorkerSettings,
     token: &str,
     batch: &[Entry],
     want: usize,
-    now: i64,
+    now: impl Display,
     again: bool,
 ) -> Call {
     let mut call = Call::new(&scripts::FINISH_AND_FETCH, keys);
@@ -420,6 +420,9 @@ pub(super) async fn recover(
 
 /// Holds the jobs that a lost call may have made active for us.
 async fn adopt(shared: &Arc<Shared>) -> Result<Vec<Entry>> {
+    shared.armed.make_safe(&shared.commands).await?;
+    // Its jobs come with its own answer.
+    let armed = shared.armed.token();
     let sent = Instant::now();
     let mut call = Call::new(&scripts::ADOPT_JOBS, &shared.keys);
     call.arg(shared.keys.base())
@@ -434,8 +437,8 @@ async fn adopt(shared: &Arc<Shared>) -> Result<Vec<Entry>> {
     let adopted = items(shared.commands.call(&call).await?);
     let jobs = adopted.into_iter().filter_map(|job| {
         let mut job = items(job).into_iter();
-        let (id, token, stored) = (job.next()?, job.next()?, job.next()?);
-        Some(JobRecord::new(text(&id), text(&token), stored))
+        let (id, token, stored) = (job.next()?, text(&job.next()?), job.next()?);
+        (armed.as_ref() != Some(&token)).then(|| JobRecord::new(text(&id), token, stored))
     });
     Ok(accept(shared, jobs, sent))
 }

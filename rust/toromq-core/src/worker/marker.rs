@@ -3,12 +3,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use redis::{Cmd, Value};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
-use super::{Shared, actor::Backoff};
+use super::{
+    Shared,
+    actor::Backoff,
+    armed::{self, Sprung},
+    exchange::Fetched,
+};
 use crate::{
     error::{Error, Result},
     keys::QueueKeys,
@@ -19,17 +25,30 @@ use crate::{
 /// One blocking wait of at most `seconds`. Gives the marker's score, which is when something is due (0 for now), or
 /// `None` when there was none.
 pub(super) async fn wait(link: &Link, keys: &QueueKeys, seconds: f64) -> Result<Option<i64>> {
-    let mut cmd = redis::cmd("BZPOPMIN");
-    cmd.arg(keys.of("marker")).arg(seconds);
-    let deadline = Duration::from_secs_f64(seconds + 1.0);
-    match tokio::time::timeout(deadline, link.send("wait for marker", &cmd)).await {
-        Ok(reply) => Ok(items(reply?).get(2).map(integer)),
+    let (cmd, deadline) = pop(keys, seconds);
+    match tokio::time::timeout(deadline, link.send(WAIT, &cmd)).await {
+        Ok(reply) => Ok(score(reply?)),
         Err(_) => {
             // The server stopped answering without closing: only a new connection helps.
             link.reset().await;
             Ok(None)
         }
     }
+}
+
+/// What that is called in errors.
+pub(super) const WAIT: &str = "wait for marker";
+
+/// The command that waits, and how long its answer may take.
+pub(super) fn pop(keys: &QueueKeys, seconds: f64) -> (Cmd, Duration) {
+    let mut cmd = redis::cmd("BZPOPMIN");
+    cmd.arg(keys.of("marker")).arg(seconds);
+    (cmd, Duration::from_secs_f64(seconds + 1.0))
+}
+
+/// The score of the marker that was taken.
+pub(super) fn score(reply: Value) -> Option<i64> {
+    items(reply).get(2).map(integer)
 }
 
 /// What a worker waits for.
@@ -47,6 +66,10 @@ pub(super) enum Waiting {
 pub(super) enum Told {
     /// The score of the marker it took, or that there was none for so long.
     Mark(Option<i64>),
+    /// The same, and what the armed fetch behind it brought for the slots that were set aside, of which there were so many.
+    Fetched(Option<i64>, Fetched, usize),
+    /// It is not known what became of the armed fetch.
+    Lost,
     /// Limits of the queue were removed or changed.
     LimitsChanged,
 }
@@ -100,7 +123,10 @@ pub(super) async fn watch(
     // From the beginning: a change may come between the fetch that met a limit and the wait for its end.
     let mut seen = "0-0".to_owned();
     let mut listens = true;
+    let arms = armed::is_wanted(&shared.settings, Duration::from_secs_f64(seconds));
+    let mut known = None;
     loop {
+        let mut failed = false;
         let waits = armed.wait_for(|armed| match armed {
             Waiting::No => false,
             Waiting::Marker => true,
@@ -118,13 +144,52 @@ pub(super) async fn watch(
                 let changed = wait_for_change(&link, &shared.keys, life, &mut seen).await;
                 changed.map(|changed| changed.then_some(Told::LimitsChanged))
             }
-            _ => wait(&link, &shared.keys, seconds)
-                .await
-                .map(|mark| Some(Told::Mark(mark))),
+            _ => {
+                let way = if arms {
+                    armed::way(&link, &mut known).await
+                } else {
+                    Ok(None)
+                };
+                let token = shared.next_token();
+                let begun = matches!(way, Ok(Some(_))).then(|| token.clone());
+                // Nothing where the actor has other plans for the slots by now.
+                let Some(slots) = shared.armed.begin(begun) else {
+                    continue;
+                };
+                match way {
+                    Err(error) => Err(error),
+                    Ok(None) => wait(&link, &shared.keys, seconds)
+                        .await
+                        .map(|mark| Some(Told::Mark(mark))),
+                    Ok(Some(way)) => {
+                        let order = (token.as_str(), slots);
+                        let sprung = armed::wait_and_fetch(&shared, &link, seconds, way, order);
+                        match sprung.await {
+                            (Sprung::Unsent, Some(error)) => Err(error),
+                            (sprung, error) => {
+                                failed = error.is_some();
+                                if let Some(error) = error {
+                                    shared.sink.error(error);
+                                }
+                                Ok(Some(match sprung {
+                                    Sprung::Fetched(mark, fetched) => {
+                                        Told::Fetched(mark, fetched, slots)
+                                    }
+                                    Sprung::Unknown(mark) => Told::Mark(mark),
+                                    Sprung::Lost => Told::Lost,
+                                    Sprung::Unsent => Told::Mark(None),
+                                }))
+                            }
+                        }
+                    }
+                }
+            }
         };
         let heard = match heard {
             Ok(heard) => {
-                backoff.reset();
+                if !failed {
+                    backoff.reset();
+                }
                 heard
             }
             // Not allowed to this user, or a job has that key: then the limit is waited for by the clock alone.
@@ -148,6 +213,10 @@ pub(super) async fn watch(
             }
             // What to wait for next is only known when the actor has looked.
             let _ = is_taken.await;
+        }
+        if failed {
+            // Only now: slots are set aside until the actor has heard.
+            backoff.pause().await;
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here waits for a processor: lock renewal, the stalled check and every timer run on Tokio alone.
 
 mod actor;
+mod armed;
 mod by_hand;
 mod counting_sink;
 mod exchange;
@@ -29,6 +30,7 @@ use tokio::{
     time::Instant,
 };
 
+use armed::Armed;
 pub use by_hand::{ByHand, FetchEnd};
 use counting_sink::CountingSink;
 pub use moves::{Move, Run};
@@ -197,6 +199,7 @@ struct Shared {
     /// Runs, by id and token, whose processor is at work on a job that is not theirs any more, or is on its way.
     away: Mutex<HashMap<(String, String), Away>>,
     concurrency: AtomicUsize,
+    armed: Armed,
     paused: AtomicBool,
     closing: watch::Sender<Closing>,
     /// Whether it is paused, or has ended, and holds no job.
@@ -325,7 +328,7 @@ impl Worker {
         settings: WorkerSettings,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name));
+        let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name)).met();
         let (worker, outcomes) = Self::at_rest(connection, keys, settings, sink);
         tokio::spawn(actor::run(Arc::clone(&worker.shared), outcomes, blocking));
         worker
@@ -352,6 +355,7 @@ impl Worker {
             given_up: Mutex::default(),
             away: Mutex::default(),
             concurrency: AtomicUsize::new(settings.concurrency),
+            armed: Armed::new(),
             paused: AtomicBool::new(settings.paused),
             closing: watch::Sender::new(Closing::No),
             idle: watch::Sender::new(false),
