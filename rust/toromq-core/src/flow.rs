@@ -15,6 +15,7 @@ use crate::{
     job::JobRecord,
     keys::QueueKeys,
     link::{Call, Link, integer, items, text},
+    packed::Packed,
     queue::{Added, FIRST_PAUSE, LONGEST_PAUSE, NewJob, Seen, repeat},
     scripts::{self, Code},
     telemetry::{self, Activity},
@@ -246,16 +247,20 @@ impl Flows {
 fn call(flow: &Flow, again: bool, since: &str) -> Call {
     let first = flow.nodes.first().map_or(0, |node| node.queue);
     let mut call = Call::new(&scripts::ADD_FLOW, &flow.queues[first]);
-    let flag = |set| if set { "1" } else { "" };
-    call.number(wall_ms()).arg(flag(again)).arg(since);
+    call.number(wall_ms())
+        .arg(if again { "1" } else { "" })
+        .arg(since);
+    let mut nodes = Packed::default();
     for node in &flow.nodes {
-        call.arg(flow.queues[node.queue].base())
-            .arg(&node.job.id)
-            .arg(flag(node.made))
-            .arg(flag(node.parent));
-        node.job.put_content(&mut call);
-        node.job.put_more(&mut call);
+        nodes
+            .text(flow.queues[node.queue].base())
+            .text(&node.job.id)
+            .flag(node.made)
+            .flag(node.parent);
+        node.job.put_content(&mut nodes);
+        nodes.named(&node.job.more()).end_group(9);
     }
+    nodes.put(&mut call);
     call
 }
 

@@ -11,6 +11,7 @@ pub mod flow;
 pub mod job;
 pub mod keys;
 pub mod link;
+mod packed;
 mod peer;
 pub mod queue;
 pub mod repeat;

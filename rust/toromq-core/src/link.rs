@@ -81,6 +81,12 @@ impl Call {
         self
     }
 
+    /// Adds an argument that is handed over.
+    pub(crate) fn owned(&mut self, value: Vec<u8>) -> &mut Self {
+        self.args.push(value);
+        self
+    }
+
     /// Adds a number.
     pub fn number(&mut self, value: impl std::fmt::Display) -> &mut Self {
         self.args.push(value.to_string().into_bytes());

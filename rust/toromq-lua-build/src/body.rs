@@ -106,6 +106,24 @@ pub(crate) fn end_of_block(code: &[Token<'_>], index: usize) -> Option<usize> {
     None
 }
 
+/// Where the block ends that the place before the token at `index` is in, if it is in one.
+pub(crate) fn end_of_surrounding(code: &[Token<'_>], index: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, token) in code.iter().enumerate().skip(index) {
+        if opens(token) {
+            depth += 1;
+        } else if closes(token).is_some() {
+            if depth == 0 {
+                return Some(at);
+            }
+            depth -= 1;
+        } else if depth == 0 && (token.is_name("else") || token.is_name("elseif")) {
+            return Some(at);
+        }
+    }
+    None
+}
+
 /// `for` and `while` are left out: they have a `do`, which is what their `end` closes.
 fn opens(token: &Token<'_>) -> bool {
     match token.kind {

@@ -1,8 +1,9 @@
 //! Includes: which files a script is made of, and in which order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
-use crate::body::{end_of_block, is_variable};
+use crate::body::{end_of_block, end_of_surrounding, is_variable, without_comments};
 use crate::error::Findings;
 use crate::lexer::{Kind, Token};
 
@@ -11,6 +12,11 @@ use crate::lexer::{Kind, Token};
 pub(crate) struct Mention {
     pub(crate) name: String,
     pub(crate) line: usize,
+    /// The tokens, of those that Lua executes, which see the include: from the line to the end of the
+    /// block that it stands in. Outside of any block that is the whole file, however far down.
+    pub(crate) seen_by: Range<usize>,
+    /// Whether it stands in a block, and so is made only when that runs.
+    pub(crate) is_inner: bool,
 }
 
 /// Reads the `@include` lines of a file.
@@ -20,34 +26,50 @@ pub(crate) fn mentions(
     findings: &mut Findings<'_>,
 ) -> Vec<Mention> {
     let mut found: Vec<Mention> = Vec::new();
+    let code = without_comments(tokens);
     for token in tokens
         .iter()
         .filter(|token| token.kind == Kind::LineComment)
     {
-        let Some(quoted) = token.text[2..].trim().strip_prefix("@include") else {
+        if !token.text[2..].trim().starts_with("@include") {
             continue;
-        };
-        let name = quoted
-            .trim()
-            .strip_prefix("\"includes/")
-            .and_then(|rest| rest.strip_suffix('"'));
-        let Some(name) = name.filter(|_| is_whole_line(source, token)) else {
+        }
+        let Some(name) = included_name(token.text).filter(|_| is_whole_line(source, token)) else {
             findings.add(
                 token.line,
                 "an include is a line of its own: -- @include \"includes/name\"",
             );
             continue;
         };
-        if found.iter().any(|mention| mention.name == name) {
+        let at = code.partition_point(|other| other.start < token.start);
+        if found
+            .iter()
+            .any(|mention| mention.name == name && mention.seen_by.contains(&at))
+        {
             findings.add(token.line, format!("{name} is included twice"));
             continue;
         }
+        let end = end_of_surrounding(&code, at);
         found.push(Mention {
             name: name.to_owned(),
             line: token.line,
+            is_inner: end.is_some(),
+            // One past the last token, so that a line below all code is told from one that was seen before.
+            seen_by: end.map_or(0..code.len() + 1, |end| at..end),
         });
     }
     found
+}
+
+/// The name in a line `-- @include "includes/name"`.
+pub(crate) fn included_name(line: &str) -> Option<&str> {
+    line.trim()
+        .strip_prefix("--")?
+        .trim()
+        .strip_prefix("@include")?
+        .trim()
+        .strip_prefix("\"includes/")?
+        .strip_suffix('"')
 }
 
 /// Whether nothing but blanks stands before the token on its line.
@@ -88,21 +110,34 @@ pub(crate) fn check_shape(
     }
 }
 
-/// The includes that a file calls, with the line of the first call of each.
+/// A call of an include.
+#[derive(Debug)]
+pub(crate) struct IncludeCall {
+    callee: String,
+    line: usize,
+    /// The token, of those that Lua executes.
+    at: usize,
+}
+
+/// The includes that a file calls.
 pub(crate) fn calls(
     own_name: &str,
     code: &[Token<'_>],
     includes: &BTreeSet<&str>,
-) -> BTreeMap<String, usize> {
-    let mut lines = BTreeMap::new();
+) -> Vec<IncludeCall> {
+    let mut found = Vec::new();
     for (index, pair) in code.windows(2).enumerate() {
         let [callee, bracket] = pair else { continue };
         let is_call = bracket.is_symbol("(") && is_variable(code, index, callee.text);
         if is_call && callee.text != own_name && includes.contains(callee.text) {
-            lines.entry(callee.text.to_owned()).or_insert(callee.line);
+            found.push(IncludeCall {
+                callee: callee.text.to_owned(),
+                line: callee.line,
+                at: index,
+            });
         }
     }
-    lines
+    found
 }
 
 /// Reports includes that a file mentions and never calls.
@@ -117,36 +152,57 @@ pub(crate) fn check_called(code: &[Token<'_>], mentioned: &[Mention], findings: 
     }
 }
 
-/// Reports calls of includes that neither the file nor its includes mention.
+/// Reports calls of includes that neither the file nor its includes mention where the call sees it.
 ///
 /// A function that is not there, or that stands further down, is a global for Lua, and only fails
 /// when the line runs. One that comes with another include is there in time.
 pub(crate) fn check_reached(
-    called: &BTreeMap<String, usize>,
+    called: &[IncludeCall],
     mentioned: &[Mention],
     graph: &Graph,
     findings: &mut Findings<'_>,
 ) {
-    let reached = in_order(mentioned, graph);
-    for (callee, line) in called
-        .iter()
-        .filter(|(callee, _)| !reached.contains(callee))
-    {
-        findings.add(
-            *line,
-            format!("{callee} is called without -- @include \"includes/{callee}\""),
-        );
+    let mut reported = BTreeSet::new();
+    for IncludeCall { callee, line, at } in called {
+        let seen = mentioned
+            .iter()
+            .filter(|mention| mention.seen_by.contains(at));
+        if !in_order(seen, graph, Depth::Outer).contains(callee) && reported.insert(callee) {
+            findings.add(
+                *line,
+                format!("{callee} is called without -- @include \"includes/{callee}\""),
+            );
+        }
     }
 }
 
 /// The mentions of every include, by the name of the include.
 pub(crate) type Graph = BTreeMap<String, Vec<Mention>>;
 
+/// Which mentions count of the includes that others need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Those outside of any block: what comes along and can be called.
+    Outer,
+    /// All of them.
+    All,
+}
+
 /// The includes that `roots` need, each once, every include after those it needs itself.
 ///
 /// A mention of a file that does not exist is passed over; [`check_exist`] reports it.
-pub(crate) fn in_order(roots: &[Mention], graph: &Graph) -> Vec<String> {
-    fn visit(name: &str, graph: &Graph, seen: &mut BTreeSet<String>, order: &mut Vec<String>) {
+pub(crate) fn in_order<'a>(
+    roots: impl IntoIterator<Item = &'a Mention>,
+    graph: &Graph,
+    depth: Depth,
+) -> Vec<String> {
+    fn visit(
+        name: &str,
+        graph: &Graph,
+        depth: Depth,
+        seen: &mut BTreeSet<String>,
+        order: &mut Vec<String>,
+    ) {
         let Some(mentions) = graph.get(name) else {
             return;
         };
@@ -154,14 +210,16 @@ pub(crate) fn in_order(roots: &[Mention], graph: &Graph) -> Vec<String> {
             return;
         }
         for mention in mentions {
-            visit(&mention.name, graph, seen, order);
+            if depth == Depth::All || !mention.is_inner {
+                visit(&mention.name, graph, depth, seen, order);
+            }
         }
         order.push(name.to_owned());
     }
     let mut order = Vec::new();
     let mut seen = BTreeSet::new();
     for root in roots {
-        visit(&root.name, graph, &mut seen, &mut order);
+        visit(&root.name, graph, depth, &mut seen, &mut order);
     }
     order
 }

@@ -9,8 +9,9 @@
 //! lua/codes.toml            the negative reply codes
 //! ```
 //!
-//! A command or include names what it needs with `-- @include "includes/<name>"`. The header of a
-//! command is a contract, because a header that nothing checks drifts away from its body:
+//! A command or include names what it needs with `-- @include "includes/<name>"`. Such a line within
+//! a block brings the function there: Redis makes every function that stands outside anew in each
+//! call, so what few calls need stands where they need it. The header of a command is a contract, because a header that nothing checks drifts away from its body:
 //!
 //! ```text
 //! --[[

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::body::{code_name, is_variable, without_comments};
 use crate::codes::Codes;
 use crate::header::Header;
-use crate::include::is_whole_line;
+use crate::include::{Mention, is_whole_line};
 use crate::lexer::{Kind, Token};
 
 /// A command ready for Redis.
@@ -40,14 +40,22 @@ impl Script {
 }
 
 /// The text of a file as it goes into a script: without header, comment lines and blank lines, and
-/// with numbers for codes.
+/// with numbers for codes. Where an include is mentioned in a block, its line stays.
 ///
 /// Every server keeps each script whole, and every load sends it, so it carries no prose.
-pub(crate) fn compact(source: &str, tokens: &[Token<'_>], codes: &Codes) -> String {
+pub(crate) fn compact(
+    source: &str,
+    tokens: &[Token<'_>],
+    codes: &Codes,
+    mentions: &[Mention],
+) -> String {
     let first_code = tokens.iter().position(|token| !token.is_comment());
     let first_code = first_code.unwrap_or(tokens.len());
     let dropped = |index: usize, token: &Token<'_>| match token.kind {
-        Kind::LineComment => is_whole_line(source, token),
+        Kind::LineComment => {
+            let is_inner = |mention: &Mention| mention.is_inner && mention.line == token.line;
+            is_whole_line(source, token) && !mentions.iter().any(is_inner)
+        }
         Kind::BlockComment => index < first_code,
         _ => false,
     };
@@ -168,7 +176,12 @@ mod tests {
     fn compacted(source: &str) -> String {
         let toml = "[codes.JOB_MISSING]\nvalue = -1\nmeaning = \"m\"\n";
         let codes = codes::parse("codes.toml", toml, &mut Vec::new());
-        compact(source, &lex(source).expect("the source is Lua"), &codes)
+        compact(
+            source,
+            &lex(source).expect("the source is Lua"),
+            &codes,
+            &[],
+        )
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::body;
 use crate::codes::{self, Codes};
 use crate::error::{BuildError, Findings, Problem};
 use crate::header::{self, Header};
-use crate::include::{self, Graph, Mention};
+use crate::include::{self, Depth, Graph, IncludeCall, Mention};
 use crate::lexer;
 use crate::script::{self, Script};
 
@@ -54,15 +54,14 @@ pub(crate) fn read(lua_dir: &Path) -> Result<(Codes, Vec<Script>), BuildError> {
         };
         include::check_exist(&part.mentions, &graph, &mut findings);
         include::check_reached(&part.calls, &part.mentions, &graph, &mut findings);
-        let order = include::in_order(&part.mentions, &graph);
+        let order = include::in_order(&part.mentions, &graph, Depth::All);
         let needed: Vec<&Part> = order
             .iter()
             .filter_map(|include| includes.get(include))
             .collect();
         check_returns(&part, &needed, &header, &mut findings);
 
-        let mut source: String = needed.iter().map(|include| include.text.as_str()).collect();
-        source.push_str(&part.text);
+        let source = expand(&part, &includes, &mut BTreeSet::new());
         scripts.push(Script::new(name, source, &header));
         used_includes.extend(order);
     }
@@ -85,10 +84,44 @@ pub(crate) fn read(lua_dir: &Path) -> Result<(Codes, Vec<Script>), BuildError> {
 struct Part {
     text: String,
     mentions: Vec<Mention>,
-    /// The includes it calls, and the line of the first call of each.
-    calls: BTreeMap<String, usize>,
+    /// Its calls of includes.
+    calls: Vec<IncludeCall>,
     /// The codes it answers with, and the line of the first use of each.
     codes: BTreeMap<String, usize>,
+}
+
+/// The text of a part with all it includes: outer ones before it, inner ones where their lines stand.
+///
+/// `there` are the includes that are there already, and those that this brings.
+fn expand(part: &Part, includes: &BTreeMap<String, Part>, there: &mut BTreeSet<String>) -> String {
+    fn bring(
+        name: &str,
+        includes: &BTreeMap<String, Part>,
+        there: &mut BTreeSet<String>,
+        text: &mut String,
+    ) {
+        if let Some(include) = includes.get(name)
+            && there.insert(name.to_owned())
+        {
+            text.push_str(&expand(include, includes, there));
+        }
+    }
+    let mut text = String::new();
+    for mention in part.mentions.iter().filter(|mention| !mention.is_inner) {
+        bring(&mention.name, includes, there, &mut text);
+    }
+    let mut inner: Option<BTreeSet<String>> = None;
+    for line in part.text.split_inclusive('\n') {
+        if let Some(name) = include::included_name(line) {
+            // What a block brings is there for the lines that follow at once, and may be gone further down.
+            let there = inner.get_or_insert_with(|| there.clone());
+            bring(name, includes, there, &mut text);
+        } else {
+            inner = None;
+            text.push_str(line);
+        }
+    }
+    text
 }
 
 /// The Lua files of a folder by their name without `.lua`.
@@ -166,7 +199,7 @@ fn read_part(
     include::check_called(&code, &mentions, findings);
     body::check_blocks(&code, findings);
     Part {
-        text: script::compact(source, tokens, codes),
+        text: script::compact(source, tokens, codes, &mentions),
         calls: include::calls(name, &code, includes),
         codes: body::used_codes(&code, codes, findings),
         mentions,

@@ -102,6 +102,39 @@ fn an_include_that_comes_with_another_stands_before_it_and_only_once() {
 }
 
 #[test]
+fn an_include_within_a_block_stands_there_unless_it_is_there_already() {
+    let lua = TempDir::new().expect("there is room for a folder");
+    let out = TempDir::new().expect("there is room for a folder");
+    copy_folder(&fixture("good"), lua.path());
+    copy_folder(&fixture("inner"), lua.path());
+    generate(lua.path(), out.path()).expect("the folder is right");
+    let written = fs::read_to_string(out.path().join("scripts.rs")).expect("the file is written");
+    let (_, from) = written
+        .split_once("if common() then\n")
+        .expect("the command is there");
+    let expected = "\
+local function rare(more)
+  base()
+  if more then
+local function deep()
+end
+    deep()
+  end
+end
+local function deep()
+end
+  rare(true)
+  deep()
+else
+local function deep()
+end
+  deep()
+end
+";
+    assert!(from.starts_with(expected), "{from}");
+}
+
+#[test]
 fn a_missing_folder_is_named() {
     let out = TempDir::new().expect("there is room for a folder");
     let error = generate(&fixture("nowhere"), out.path()).expect_err("the folder is missing");
@@ -138,6 +171,12 @@ refused! {
     ],
     a_call_without_its_include_is_refused: "call_without_include" => [
         "commands/extend_lock.lua:24: unlock is called without -- @include \"includes/unlock\"",
+    ],
+    a_call_outside_the_block_of_its_include_is_refused: "call_outside_the_block" => [
+        "commands/extend_lock.lua:30: unlock is called without -- @include \"includes/unlock\"",
+    ],
+    an_include_in_a_block_that_is_there_already_is_refused: "included_in_a_block_and_outside" => [
+        "commands/extend_lock.lua:26: read_lock is included twice",
     ],
     an_include_line_without_quotes_is_refused: "badly_written_include_line" => [
         "commands/extend_lock.lua:18: an include is a line of its own: -- @include \"includes/name\"",

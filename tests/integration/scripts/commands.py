@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import redis as redis_py
 
 from tests.support.keyspace import KeyValue, keyspace
+from tests.support.packed import pack
 from toromq import _native
 
 LUA: Final = Path(__file__).parents[3] / "rust/toromq-core/lua"
@@ -24,6 +25,9 @@ _SUFFIXES: Final = {
     "metrics_failed": "metrics:failed",
     "limiter_wake": "limiter:wake",
 }
+
+# Those that take all groups as one packed argument.
+_PACKING: Final = {"add_jobs", "add_flow"}
 
 # The clock of all callers. Long past, so that nothing depends on the day the tests run.
 NOW: Final = 1_700_000_000_000
@@ -51,8 +55,9 @@ class NewJob(NamedTuple):
 
     def group(self) -> tuple[Any, ...]:
         """Returns the values in the order of the wire."""
-        pairs = [text for pair in self.more.items() for text in pair]
-        return (*self[:-1], len(self.more) or "", *pairs)
+        rare = {"job_id": self.job_id, "delay": self.delay, "priority": self.priority, "lifo": self.lifo}
+        rare = {name: value for name, value in {**rare, "again": self.again}.items() if value}
+        return (self.number, self.name, self.data, self.opts, self.timestamp, {**rare, **self.more} or False)
 
 
 class End(NamedTuple):
@@ -120,6 +125,8 @@ class Queue:
         assert sorted(scalars) == sorted(arg for arg in args if arg != "base" and not arg.endswith("..")), name
         rest = [value for group in groups for value in group]
         assert not rest or args[-1].endswith(".."), f"{name} takes no repeated arguments"
+        if name in _PACKING and rest:
+            rest = [pack(rest)]
         suffixes = {**_SUFFIXES, "job": job, "logs": f"{job}:logs", **(at or {})}
         key_names = [self.key(suffixes.get(key, key)) for key in keys]
         values = [self.base if arg == "base" else scalars[arg] for arg in args if not arg.endswith("..")]
@@ -129,7 +136,8 @@ class Queue:
 
     def add_jobs(self, *jobs: NewJob, since: str = "", **scalars: Any) -> Called:
         """Runs ``add_jobs``. The id of the last event, which differs in every run, is left out of the reply."""
-        defaults = {"reserve": 0, "max_events": "", "version": "toromq:test"}
+        highest = max([job.number for job in jobs], default=0)
+        defaults = {"reserve": 0, "max_events": "", "version": "toromq:test", "highest": highest}
         groups = [job.group() for job in jobs]
         called = self.call("add_jobs", groups, since=since, **{**defaults, **scalars})
         if isinstance(called.reply, list):

@@ -50,10 +50,10 @@ class Node(NamedTuple):
 
     def group(self) -> tuple[Any, ...]:
         """Returns the values in the order of the wire."""
-        more = {**self.family(), **self.more}
-        content = (self.name, self.data, "{}", self.timestamp, self.delay, self.priority, self.lifo)
-        pairs = [text for pair in more.items() for text in pair]
-        return (self.queue.base, self.id, self.made, self.parent, *content, len(more) or "", *pairs)
+        rare = {"delay": self.delay, "priority": self.priority, "lifo": self.lifo}
+        more = {**{name: value for name, value in rare.items() if value}, **self.family(), **self.more}
+        content = (self.name, self.data, "{}", self.timestamp)
+        return (self.queue.base, self.id, bool(self.made), bool(self.parent), *content, more or False)
 
     def stored(self) -> dict[str, str]:
         """The hash it becomes."""

@@ -166,7 +166,13 @@ def test_a_taken_id_is_reported_and_changes_nothing_else(mail: Queue) -> None:
     assert changed == {"id": "5", "events": [event("duplicated", "x")]}
 
 
-def test_a_number_that_somebody_took_is_exchanged(mail: Queue) -> None:
+@pytest.mark.parametrize(
+    ("reserve", "counter", "first", "second"),
+    [pytest.param(0, 0, "6", "7", id="the next"), pytest.param(10, 14, "15", "16", id="behind those reserved")],
+)
+def test_a_number_that_somebody_took_is_exchanged(
+    mail: Queue, reserve: int, counter: int, first: str, second: str
+) -> None:
     for taken in ("1", "2", "5"):
         mail.add(NewJob(name=f"theirs {taken}"))
         mail.redis.set(mail.key("id"), taken)
@@ -175,15 +181,15 @@ def test_a_number_that_somebody_took_is_exchanged(mail: Queue) -> None:
     mail.redis.rename(mail.key("3"), mail.key("5"))
     mail.redis.lrem(mail.key("wait"), 1, "3")
     mail.redis.lpush(mail.key("wait"), "5")
-    reply, changed = mail.add_jobs(NewJob(1, name="a"), NewJob(2, name="b"), NewJob(3, name="c"), reserve=10)
-    assert reply == [17, "6", "7", "3"]
-    assert changed["wait"] == ["3", "7", "6", *["5", "2", "1"]]
+    reply, changed = mail.add_jobs(NewJob(1, name="a"), NewJob(2, name="b"), NewJob(3, name="c"), reserve=reserve)
+    assert reply == [counter, first, second, "3"]
+    assert changed["wait"] == ["3", second, first, *["5", "2", "1"]]
     assert changed["events"] == [
         entry
-        for id, name in (("6", "a"), ("7", "b"), ("3", "c"))
+        for id, name in ((first, "a"), (second, "b"), ("3", "c"))
         for entry in (event("added", id, name=name), event("waiting", id))
     ]
-    assert changed.keys() == {"3", "6", "7", "wait", "id", "events"}
+    assert changed.keys() == {"3", first, second, "wait", "id", "events"}
 
 
 @pytest.mark.parametrize("job_id", ["", "x"])
@@ -258,7 +264,8 @@ def test_what_happened_to_an_id_earlier_says_nothing_of_a_job_sent_again(mail: Q
 
 def test_each_call_says_up_to_where_its_events_go(mail: Queue) -> None:
     def call(*jobs: NewJob) -> str:
-        scalars = {"reserve": 9, "max_events": "", "version": "v", "since": ""}
+        highest = max([job.number for job in jobs], default=0)
+        scalars = {"reserve": 9, "max_events": "", "version": "v", "since": "", "highest": highest}
         return str(mail.call("add_jobs", [job.group() for job in jobs], **scalars).reply[1])
 
     assert call() == ""
@@ -273,7 +280,10 @@ def test_numbers_above_the_counter_are_void(mail: Queue, counter: int | None) ->
     if counter is not None:
         mail.redis.set(mail.key("id"), counter)
     jobs = NewJob(1), NewJob(3, "x"), NewJob(2)
-    assert mail.add_jobs(*jobs, reserve=5, max_events="7") == (CODES["IDS_VOID"], {})
+    assert mail.add_jobs(*jobs, max_events="7") == (CODES["IDS_VOID"], {})
+    # Numbers are asked for in the same step that tells of the counter, so they are gone.
+    asked = {"id": str((counter or 0) + 5)}
+    assert mail.add_jobs(*jobs, reserve=5, max_events="7") == (CODES["IDS_VOID"], asked)
 
 
 def test_numbers_are_reserved_without_jobs(mail: Queue) -> None:

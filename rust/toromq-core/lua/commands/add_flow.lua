@@ -12,10 +12,9 @@
     1 now_ms       integer  the caller's clock
     2 again        "1" when the same was sent before, or empty
     3 since        string   id of an event from before it was first sent
-    4.. nodes      groups of twelve: base (qualified queue name with trailing colon), job_id, made ("1" when the id was
-                   made for this call, or empty), parent ("1" when it has children, or empty), name, data, opts (JSON
-                   texts), timestamp, delay, priority, lifo ("1" or empty), more (how many pairs of a name and a value
-                   follow, or empty); the names are those of add_jobs
+    4.. nodes      packed (all_packed), groups of nine: base (qualified queue name with trailing colon), job_id, made (true
+                   when the id was made for this call), parent (true when it has children), name, data, opts (JSON
+                   texts), timestamp, more (false, or a map of what few jobs have, with the names of add_jobs)
   RETURNS
     {event, job, ...}  the id of the last event; then for each job its id, or {id} of the job that stands for it
     PARENT_MISSING   as {code, n, key} for the n-th job: the parent under this key does not exist
@@ -27,6 +26,7 @@
 ]]
 local meta = KEYS[1]
 local now_ms, again, since = tonumber(ARGV[1]), ARGV[2] ~= '', ARGV[3]
+-- @include "includes/all_packed"
 -- @include "includes/attach_existing"
 -- @include "includes/call_with_all"
 -- @include "includes/deduplicate"
@@ -34,7 +34,6 @@ local now_ms, again, since = tonumber(ARGV[1]), ARGV[2] ~= '', ARGV[3]
 -- @include "includes/mark_delay"
 -- @include "includes/max_events"
 -- @include "includes/misplaced_key"
--- @include "includes/named_values"
 -- @include "includes/new_batch"
 -- @include "includes/parent_of"
 -- @include "includes/push_new"
@@ -43,13 +42,14 @@ local now_ms, again, since = tonumber(ARGV[1]), ARGV[2] ~= '', ARGV[3]
 -- @include "includes/store_new"
 -- @include "includes/told_of_jobs"
 
-local GROUP, FIRST = 12, 4
+local given = all_packed(ARGV, 4)
+local GROUP = 9
+local NOTHING = {}
 -- The queues, in the order in which jobs name them, and by their qualified names.
 local queues, queue_of = {}, {}
 local nodes = {}
-local i = FIRST
-while i <= #ARGV do
-  local base, id = ARGV[i], ARGV[i + 1]
+for at = 1, #given, GROUP do
+  local base, id = given[at], given[at + 1]
   local q = queue_of[base]
   if not q then
     q = queue_keys(base)
@@ -57,9 +57,7 @@ while i <= #ARGV do
     queues[#queues + 1], queue_of[base] = q, q
   end
   q.count = q.count + 1
-  local past = i + GROUP + 2 * (tonumber(ARGV[i + 11]) or 0)
-  nodes[#nodes + 1] = { at = i, q = q, id = id, key = base .. id, more = named_values(ARGV, i + GROUP, past) }
-  i = past
+  nodes[#nodes + 1] = { at = at, q = q, id = id, key = base .. id, more = given[at + 8] or NOTHING }
 end
 
 -- Which of the jobs are there. Few are, so many are asked for at once.
@@ -82,13 +80,13 @@ local function replied_before()
   local told, before = {}, { '' }
   local some_made, some_proof, all_stand = false, false, true
   for _, node in ipairs(nodes) do
-    local base, made = node.q.base, ARGV[node.at + 2] ~= ''
+    local base, made = node.q.base, given[node.at + 2]
     told[base] = told[base] or told_of_jobs(node.q.events, since, 1000 + 3 * #nodes)
     local said = told[base][node.id]
     local stands = said ~= nil
     if not stands and there[node.key] then
       local found = redis.pcall('HMGET', node.key, 'name', 'timestamp')
-      stands = not found.err and found[1] == ARGV[node.at + 4] and found[2] == ARGV[node.at + 7]
+      stands = not found.err and found[1] == given[node.at + 4] and found[2] == given[node.at + 7]
     end
     some_made = some_made or made
     some_proof = some_proof or (made and stands)
@@ -153,7 +151,7 @@ local function refused()
         return { CODE.KEY_CORRUPT, n, misplaced }
       end
     end
-    for _, family in ipairs({ parent_key or '', ARGV[node.at + 2] == '' and key or '' }) do
+    for _, family in ipairs({ parent_key or '', given[node.at + 2] and '' or key }) do
       -- An id that was made for this job has left nothing behind.
       if family ~= '' and not looked_at[family] then
         looked_at[family] = true
@@ -219,25 +217,24 @@ for _, node in ipairs(nodes) do
       -- The marker must not forget when a job that is about to be replaced was due.
       mark_delay(q)
     end
-    local owner, event, rescheduled = deduplicate(q, more, { id = id, name = ARGV[at + 4], data = ARGV[at + 5],
-      opts = ARGV[at + 6], timestamp = tonumber(ARGV[at + 7]), delay = ARGV[at + 8] }, q.max_length)
+    local owner, event, rescheduled = deduplicate(q, more, { id = id, name = given[at + 4], data = given[at + 5],
+      opts = given[at + 6], timestamp = tonumber(given[at + 7]), delay = more.delay or '0' }, q.max_length)
     q.batch.any_delayed = q.batch.any_delayed or rescheduled
     reply[1] = event or reply[1]
     answer = owner
   end
   if not answer then
-    reply[1] = store_new(q, id, ARGV, at + 4, more)
+    reply[1] = store_new(q, id, given, at + 4, more)
     there[node.key] = true
     if parent_key then
       table.insert(children_of[parent_key], node.key)
     end
-    if ARGV[at + 3] ~= '' then
-      table.insert(q.parents, ARGV[at + 7])
+    if given[at + 3] then
+      table.insert(q.parents, given[at + 7])
       table.insert(q.parents, id)
-      redis.call('XADD', q.events, 'MAXLEN', '~', q.max_length, '*', 'event', 'waiting-children', 'jobId', id)
+      redis.call('XADD', q.events, '*', 'event', 'waiting-children', 'jobId', id)
     else
-      gather_new(q, id, tonumber(ARGV[at + 7]), tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), ARGV[at + 10],
-        q.max_length)
+      gather_new(q, id, given[at + 7], more, nil)
     end
   end
   reply[#reply + 1] = answer or id
@@ -246,6 +243,8 @@ end
 for _, q in ipairs(queues) do
   call_with_all('ZADD', q.waiting_children, q.parents)
   push_new(q)
+  -- Once for all jobs of a queue.
+  redis.call('XTRIM', q.events, 'MAXLEN', '~', q.max_length)
 end
 for _, more in ipairs(touched) do
   call_with_all('SADD', more.parent_key .. ':dependencies', children_of[more.parent_key])

@@ -22,14 +22,15 @@
     3 max_events     integer  length of the events stream, empty to leave the queue's own
     4 version        string   what to store as the writer's version where none is stored, empty for nothing
     5 since          string   id of an event from before jobs sent again were first sent, or empty
-    6.. jobs         groups of eleven: number (reserved id number), job_id (own id or empty), name, data, opts (JSON
-                     texts), timestamp, delay, priority, lifo ("1" or empty), again ("1" when sent before, or empty),
-                     more (how many pairs of a name and a value follow, or empty); the names are parent_key and parent
-                     (JSON), deduplication_id, ttl (ms), extend, replace, reschedule and keep_last ("1")
+    6 highest        integer  the highest id number of these jobs
+    7.. jobs         packed (all_packed), groups of six: number (reserved id number), name, data, opts (JSON texts),
+                     timestamp, more (false, or a map of what few jobs have: job_id (an own id), delay, priority, lifo,
+                     again ("1" when sent before), parent_key and parent (JSON), deduplication_id, ttl (ms), extend,
+                     replace, reschedule and keep_last ("1"))
   RETURNS
     {n, event, job, ...}  highest id number now reserved; the id of an event that was the last, or empty; then for each
                      job its id, or {id} of the job that stands for it, or a code
-    IDS_VOID         the counter was set back below the numbers given; nothing was stored
+    IDS_VOID         the counter was set back below the numbers given; nothing was stored, though numbers were reserved
     PARENT_MISSING   of a job: its parent does not exist
     OTHER_PARENT     of a job: its id is taken by the child of another parent
     KEY_CORRUPT      of a job: its parent's or deduplication's key, or the job under its id, is something else
@@ -38,12 +39,12 @@
 ]]
 local wait, active, prioritized, delayed, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local marker, meta, events, counter_key, pc = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local base, reserve, wanted_length, version, since = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local base, reserve, wanted_length, version, since, highest = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+-- @include "includes/all_packed"
 -- @include "includes/attach_existing"
 -- @include "includes/deduplicate"
 -- @include "includes/gather_new"
 -- @include "includes/mark_delay"
--- @include "includes/named_values"
 -- @include "includes/new_batch"
 -- @include "includes/parent_of"
 -- @include "includes/push_new"
@@ -54,52 +55,46 @@ local base, reserve, wanted_length, version, since = ARGV[1], tonumber(ARGV[2]),
 
 local q = { base = base, wait = wait, active = active, prioritized = prioritized, delayed = delayed,
   completed = completed, marker = marker, meta = meta, events = events, pc = pc, batch = new_batch() }
-local GROUP, FIRST = 11, 6
-
--- Where the group after the one at `i` begins.
-local function following(i)
-  return i + GROUP + 2 * (tonumber(ARGV[i + 10]) or 0)
-end
+local given = all_packed(ARGV, 7)
+local GROUP = 6
 
 -- Numbers above the counter belong to nobody: the counter was deleted or set back, and whoever counts from there will
--- give the same numbers to other jobs.
-local highest = 0
-local own_keys = {}
-local i = FIRST
-while i <= #ARGV do
-  highest = math.max(highest, tonumber(ARGV[i]))
-  if ARGV[i + 1] == '' then
-    own_keys[#own_keys + 1] = base .. ARGV[i]
-  end
-  i = following(i)
+-- give the same numbers to other jobs. What it was follows from what it is once numbers are reserved, without a call.
+local reserved, counted = 0, nil
+if reserve ~= '0' then
+  reserved = redis.call('INCRBY', counter_key, reserve)
+  counted = reserved - reserve
+else
+  counted = tonumber(redis.call('GET', counter_key)) or 0
 end
-if (tonumber(redis.call('GET', counter_key)) or 0) < highest then
+if #given > 0 and counted < tonumber(highest) then
   return CODE.IDS_VOID
 end
 
-local max_length = settle_meta(meta, wanted_length, version)
+local max_length = settle_meta(q, wanted_length, version)
 
+local own_keys = {}
+for at = 1, #given, GROUP do
+  local more = given[at + 5]
+  if not (more and more.job_id) then
+    own_keys[#own_keys + 1] = base .. given[at]
+  end
+end
 local some_taken = #own_keys > 0 and redis.call('EXISTS', unpack(own_keys)) > 0
-local reply = { 0, '' }
+local reply = { reserved, '' }
 local told = nil
 
 -- What the events say became of a job that is sent again, as it would have been replied.
-local function told_of(at, id)
-  if ARGV[at + 9] == '' then
-    return nil
-  end
+local function told_of(id)
   told = told or told_of_jobs(events, since, 1000)
   return told[id]
 end
 
 -- The same job as in an earlier call whose reply was lost, or another one under its id?
 local function stored_before(at, job_key)
-  if ARGV[at + 9] == '' then
-    return false
-  end
   -- Its data may have been replaced since. What is no job is not ours either.
   local found = redis.pcall('HMGET', job_key, 'name', 'timestamp')
-  return not found.err and found[1] == ARGV[at + 2] and found[2] == ARGV[at + 5]
+  return not found.err and found[1] == given[at + 1] and found[2] == given[at + 4]
 end
 
 -- What comes with few jobs: a parent, a deduplication id. Returns what to reply instead of storing the job, or nil.
@@ -113,7 +108,7 @@ local function refused(at, id, exists, more)
     local code, completed = attach_existing(q, id, more.parent_key, more.parent)
     if completed then
       local _, parent_id, pq = parent_of(more.parent_key, more.parent)
-      release_if_done(pq, parent_id, tonumber(ARGV[at + 5]))
+      release_if_done(pq, parent_id, tonumber(given[at + 4]))
     end
     return code
   end
@@ -122,8 +117,8 @@ local function refused(at, id, exists, more)
       -- The marker must not forget when a job that is about to be replaced was due.
       mark_delay(q)
     end
-    local owner, event, rescheduled = deduplicate(q, more, { id = id, name = ARGV[at + 2], data = ARGV[at + 3],
-      opts = ARGV[at + 4], timestamp = tonumber(ARGV[at + 5]), delay = ARGV[at + 6] }, max_length)
+    local owner, event, rescheduled = deduplicate(q, more, { id = id, name = given[at + 1], data = given[at + 2],
+      opts = given[at + 3], timestamp = tonumber(given[at + 4]), delay = more.delay or '0' }, max_length)
     q.batch.any_delayed = q.batch.any_delayed or rescheduled
     reply[2] = event or reply[2]
     if owner then
@@ -138,57 +133,56 @@ local function refused(at, id, exists, more)
   return nil
 end
 
-i = FIRST
-while i <= #ARGV do
-  local own_id = ARGV[i + 1]
-  local id = own_id ~= '' and own_id or ARGV[i]
+-- What is asked only of jobs that are not plain, or whose number may be taken: the id to store it under, and what to
+-- reply instead, or nil.
+local function examined(at, more)
+  local own_id = more and more.job_id
+  local id = own_id or given[at]
   local job_key = base .. id
-  local more = nil
-  if ARGV[i + 10] ~= '' then
-    more = named_values(ARGV, i + GROUP, following(i))
+  local again = more and more.again
+  local exists = (own_id or some_taken) and redis.call('EXISTS', job_key) == 1
+  if exists and again and stored_before(at, job_key) then
+    return id, id
   end
-
-  local answer = nil
-  local exists = (own_id ~= '' or some_taken) and redis.call('EXISTS', job_key) == 1
-  if exists and stored_before(i, job_key) then
-    answer = id
-  else
-    local before = told_of(i, id)
-    if before and (not exists or (type(before) == 'table' and before[1] ~= id)) then
-      -- What it made has run and gone since, or another job stood for it.
-      answer = before
-    elseif more and more.parent_key and redis.call('EXISTS', more.parent_key) == 0 then
-      answer = CODE.PARENT_MISSING
-    elseif exists and own_id == '' then
-      -- The counter was reset and has passed our numbers since: somebody else's job stands there.
-      repeat
-        id = tostring(redis.call('INCR', counter_key))
-        job_key = base .. id
-      until redis.call('EXISTS', job_key) == 0
-      exists = false
-    end
+  local before = again and told_of(id)
+  if before and (not exists or (type(before) == 'table' and before[1] ~= id)) then
+    -- What it made has run and gone since, or another job stood for it.
+    return id, before
+  elseif more and more.parent_key and redis.call('EXISTS', more.parent_key) == 0 then
+    return id, CODE.PARENT_MISSING
+  elseif exists and not own_id then
+    -- The counter was reset and has passed our numbers since: somebody else's job stands there.
+    repeat
+      id = tostring(redis.call('INCR', counter_key))
+    until redis.call('EXISTS', base .. id) == 0
+    exists = false
   end
-  if not answer and more then
-    answer = refused(i, id, exists, more)
-  end
+  local answer = more and refused(at, id, exists, more)
   if not answer and exists then
     reply[2] = redis.call('XADD', events, 'MAXLEN', '~', max_length, '*', 'event', 'duplicated', 'jobId', id)
     answer = { id }
   end
-  reply[#reply + 1] = answer or id
+  return id, answer
+end
 
-  if not answer then
-    reply[2] = store_new(q, id, ARGV, i + 2, more)
-    gather_new(q, id, tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7]), ARGV[i + 8], max_length)
+for at = 1, #given, GROUP do
+  local more = given[at + 5]
+  local id, answer = given[at], nil
+  if more or some_taken then
+    id, answer = examined(at, more)
   end
-  i = following(i)
+  reply[#reply + 1] = answer or id
+  local is_last = at + GROUP > #given
+  if not answer then
+    reply[2] = store_new(q, id, given, at + 1, more)
+    gather_new(q, id, given[at + 4], more, is_last and max_length)
+  elseif is_last then
+    redis.call('XTRIM', events, 'MAXLEN', '~', max_length)
+  end
 end
 
 push_new(q)
-if reserve > 0 then
-  reply[1] = redis.call('INCRBY', counter_key, reserve)
-end
-if #ARGV < FIRST then
+if #given == 0 then
   local last = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)
   reply[2] = last[1] and last[1][1] or ''
 end

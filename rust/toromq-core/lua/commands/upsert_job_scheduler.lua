@@ -117,7 +117,7 @@ end
 if pending_in then
   drop_pending(q, 'repeat:' .. scheduler .. ':' .. integer_text(previous), pending_in)
 end
-local max_length = settle_meta(meta, wanted_length, version)
+local max_length = settle_meta(q, wanted_length, version)
 redis.call('ZADD', schedulers, integer_text(due), scheduler)
 redis.call('DEL', record_key)
 redis.call('HSET', record_key, 'ic', stored[1] or '1', unpack(ARGV, 15))

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use redis::Value;
 
 use super::{Added, NewJob, Producer};
-use crate::{connection::ConnectionSettings, error::Result, keys::QueueKeys, link::Link};
+use crate::{
+    connection::ConnectionSettings, error::Result, keys::QueueKeys, link::Link, packed::Packed,
+};
 
 /// A producer whose loop does not run.
 pub struct Adding(Producer);
@@ -22,10 +24,12 @@ impl Adding {
     #[must_use]
     pub fn encode(&self, first: i64, batch: &[NewJob]) -> Vec<u8> {
         let reserve = i64::try_from(batch.len()).unwrap_or(i64::MAX);
-        let mut call = self.0.call(reserve, "");
+        let mut call = self.0.call(reserve, "", first + reserve - 1);
+        let mut jobs = Packed::default();
         for (number, job) in (first..).zip(batch) {
-            job.put(&mut call, number, false);
+            job.put(&mut jobs, number, false);
         }
+        jobs.put(&mut call);
         call.packed()
     }
 

@@ -1,6 +1,6 @@
 //! Producing: concurrent adds share a round trip; a repeated add is recognised by its reserved id.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use redis::Value;
 use tokio::{
@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Outcome, Result},
     keys::QueueKeys,
     link::{Call, Link, integer, items, text},
+    packed::Packed,
     scripts::{self, Code},
     telemetry::{self, Activity},
 };
@@ -62,41 +63,45 @@ pub struct Added {
 
 impl NewJob {
     /// The job as the script takes it.
-    pub(super) fn put(&self, call: &mut Call, number: i64, again: bool) {
-        call.number(number).arg(&self.id);
-        self.put_content(call);
-        call.arg(if again { "1" } else { "" });
-        self.put_more(call);
+    pub(super) fn put(&self, jobs: &mut Packed, number: i64, again: bool) {
+        jobs.number(number);
+        self.put_content(jobs);
+        let mut more = self.more();
+        if !self.id.is_empty() {
+            more.push(("job_id", self.id.as_bytes().into()));
+        }
+        if again {
+            more.push(("again", b"1".into()));
+        }
+        jobs.named(&more).end_group(6);
     }
 
     /// What every job has.
-    pub(crate) fn put_content(&self, call: &mut Call) {
-        call.arg(&self.name)
-            .arg(&self.data)
-            .arg(&self.opts)
-            .number(self.timestamp)
-            .number(self.delay)
-            .number(self.priority)
-            .arg(if self.lifo { "1" } else { "" });
+    pub(crate) fn put_content(&self, jobs: &mut Packed) {
+        jobs.text(&self.name)
+            .text(&self.data)
+            .text(&self.opts)
+            .number(self.timestamp);
     }
 
     /// What few jobs have.
-    pub(crate) fn put_more(&self, call: &mut Call) {
-        if self.deduplication.is_none() && self.parent.is_none() {
-            call.arg("");
-            return;
+    pub(crate) fn more(&self) -> Vec<(&'static str, Cow<'_, [u8]>)> {
+        let mut more: Vec<(&str, Cow<'_, [u8]>)> = Vec::new();
+        for (name, number) in [("delay", self.delay), ("priority", self.priority)] {
+            if number != 0 {
+                more.push((name, number.to_string().into_bytes().into()));
+            }
         }
-        let mut more: Vec<(&str, Vec<u8>)> = Vec::new();
+        if self.lifo {
+            more.push(("lifo", b"1".into()));
+        }
         if let Some(parent) = &self.parent {
-            more.push(("parent_key", parent.key.clone().into_bytes()));
-            more.push(("parent", parent.stored.clone()));
+            more.push(("parent_key", parent.key.as_bytes().into()));
+            more.push(("parent", parent.stored.as_slice().into()));
         }
         let pairs = self.deduplication.iter().flat_map(Deduplication::pairs);
-        more.extend(pairs.map(|(name, value)| (name, value.into_bytes())));
-        call.number(more.len());
-        for (name, value) in more {
-            call.arg(name).arg(value);
-        }
+        more.extend(pairs.map(|(name, value)| (name, value.into_bytes().into())));
+        more
     }
 
     /// What the script said of it.
@@ -322,10 +327,12 @@ impl Producer {
                 } else {
                     0
                 };
-                let mut call = self.call(reserve, &since);
+                let mut call = self.call(reserve, &since, first + size - 1);
+                let mut jobs = Packed::default();
                 for (number, job) in (first..).zip(batch) {
-                    job.put(&mut call, number, again);
+                    job.put(&mut jobs, number, again);
                 }
+                jobs.put(&mut call);
                 self.link.call(&call).await.map(|reply| (reply, reserve))
             };
             match attempt.await {
@@ -377,14 +384,15 @@ impl Producer {
         }
     }
 
-    /// A call that reserves numbers, to which jobs are added.
-    pub(super) fn call(&self, reserve: i64, since: &str) -> Call {
+    /// A call that reserves numbers, to which jobs are added, whose own numbers go up to `highest`.
+    pub(super) fn call(&self, reserve: i64, since: &str, highest: i64) -> Call {
         let mut call = Call::new(&scripts::ADD_JOBS, &self.keys);
         call.arg(self.keys.base())
             .number(reserve)
             .arg(&self.max_events)
             .arg(&self.version)
-            .arg(since);
+            .arg(since)
+            .number(highest);
         call
     }
 
@@ -412,7 +420,7 @@ impl Producer {
     async fn reserve(&mut self, size: i64, wanted: i64) -> Result<i64> {
         if self.last - self.next + 1 < size {
             let count = wanted.max(size);
-            let reply = self.link.call(&self.call(count, "")).await?;
+            let reply = self.link.call(&self.call(count, "", 0)).await?;
             // What is left of an earlier block is too little; gaps are allowed.
             (self.next, self.last) = (1, 0);
             let _ = self.note(reply, count);
