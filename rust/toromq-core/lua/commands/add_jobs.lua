@@ -41,17 +41,11 @@ local wait, active, prioritized, delayed, completed = KEYS[1], KEYS[2], KEYS[3],
 local marker, meta, events, counter_key, pc = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local base, reserve, wanted_length, version, since, highest = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 -- @include "includes/all_packed"
--- @include "includes/attach_existing"
--- @include "includes/deduplicate"
 -- @include "includes/gather_new"
--- @include "includes/mark_delay"
 -- @include "includes/new_batch"
--- @include "includes/parent_of"
 -- @include "includes/push_new"
--- @include "includes/release_if_done"
 -- @include "includes/settle_meta"
 -- @include "includes/store_new"
--- @include "includes/told_of_jobs"
 
 local q = { base = base, wait = wait, active = active, prioritized = prioritized, delayed = delayed,
   completed = completed, marker = marker, meta = meta, events = events, pc = pc, batch = new_batch() }
@@ -82,93 +76,105 @@ for at = 1, #given, GROUP do
 end
 local some_taken = #own_keys > 0 and redis.call('EXISTS', unpack(own_keys)) > 0
 local reply = { reserved, '' }
-local told = nil
 
--- What the events say became of a job that is sent again, as it would have been replied.
-local function told_of(id)
-  told = told or told_of_jobs(events, since, 1000)
-  return told[id]
+-- What is asked only of jobs that are not plain, or whose number may be taken. It needs half of all functions, and making
+-- those would be a tenth of the cost of adding one job.
+local function examiner()
+  -- @include "includes/attach_existing"
+  -- @include "includes/deduplicate"
+  -- @include "includes/mark_delay"
+  -- @include "includes/parent_of"
+  -- @include "includes/release_if_done"
+  -- @include "includes/told_of_jobs"
+  local told = nil
+
+  -- What the events say became of a job that is sent again, as it would have been replied.
+  local function told_of(id)
+    told = told or told_of_jobs(events, since, 1000)
+    return told[id]
+  end
+
+  -- The same job as in an earlier call whose reply was lost, or another one under its id?
+  local function stored_before(at, job_key)
+    -- Its data may have been replaced since. What is no job is not ours either.
+    local found = redis.pcall('HMGET', job_key, 'name', 'timestamp')
+    return not found.err and found[1] == given[at + 1] and found[2] == given[at + 4]
+  end
+
+  -- What comes with few jobs: a parent, a deduplication id. Returns what to reply instead of storing the job, or nil.
+  local function refused(at, id, exists, more)
+    if exists then
+      if not more.parent_key then
+        return nil
+      end
+      -- A parent that this releases queues behind the jobs before this one.
+      push_new(q)
+      local code, completed = attach_existing(q, id, more.parent_key, more.parent)
+      if completed then
+        local _, parent_id, pq = parent_of(more.parent_key, more.parent)
+        release_if_done(pq, parent_id, tonumber(given[at + 4]))
+      end
+      return code
+    end
+    if more.deduplication_id then
+      if more.replace and q.batch.any_delayed then
+        -- The marker must not forget when a job that is about to be replaced was due.
+        mark_delay(q)
+      end
+      local owner, event, rescheduled = deduplicate(q, more, { id = id, name = given[at + 1], data = given[at + 2],
+        opts = given[at + 3], timestamp = tonumber(given[at + 4]), delay = more.delay or '0' }, max_length)
+      q.batch.any_delayed = q.batch.any_delayed or rescheduled
+      reply[2] = event or reply[2]
+      if owner then
+        return owner
+      end
+    end
+    if more.parent_key then
+      -- Before anything is stored, because it may fail.
+      local added = redis.pcall('SADD', more.parent_key .. ':dependencies', base .. id)
+      return type(added) == 'table' and CODE.KEY_CORRUPT or nil
+    end
+    return nil
+  end
+
+  -- The id to store a job under, and what to reply instead, or nil.
+  return function(at, more)
+    local own_id = more and more.job_id
+    local id = own_id or given[at]
+    local job_key = base .. id
+    local again = more and more.again
+    local exists = (own_id or some_taken) and redis.call('EXISTS', job_key) == 1
+    if exists and again and stored_before(at, job_key) then
+      return id, id
+    end
+    local before = again and told_of(id)
+    if before and (not exists or (type(before) == 'table' and before[1] ~= id)) then
+      -- What it made has run and gone since, or another job stood for it.
+      return id, before
+    elseif more and more.parent_key and redis.call('EXISTS', more.parent_key) == 0 then
+      return id, CODE.PARENT_MISSING
+    elseif exists and not own_id then
+      -- The counter was reset and has passed our numbers since: somebody else's job stands there.
+      repeat
+        id = tostring(redis.call('INCR', counter_key))
+      until redis.call('EXISTS', base .. id) == 0
+      exists = false
+    end
+    local answer = more and refused(at, id, exists, more)
+    if not answer and exists then
+      reply[2] = redis.call('XADD', events, 'MAXLEN', '~', max_length, '*', 'event', 'duplicated', 'jobId', id)
+      answer = { id }
+    end
+    return id, answer
+  end
 end
 
--- The same job as in an earlier call whose reply was lost, or another one under its id?
-local function stored_before(at, job_key)
-  -- Its data may have been replaced since. What is no job is not ours either.
-  local found = redis.pcall('HMGET', job_key, 'name', 'timestamp')
-  return not found.err and found[1] == given[at + 1] and found[2] == given[at + 4]
-end
-
--- What comes with few jobs: a parent, a deduplication id. Returns what to reply instead of storing the job, or nil.
-local function refused(at, id, exists, more)
-  if exists then
-    if not more.parent_key then
-      return nil
-    end
-    -- A parent that this releases queues behind the jobs before this one.
-    push_new(q)
-    local code, completed = attach_existing(q, id, more.parent_key, more.parent)
-    if completed then
-      local _, parent_id, pq = parent_of(more.parent_key, more.parent)
-      release_if_done(pq, parent_id, tonumber(given[at + 4]))
-    end
-    return code
-  end
-  if more.deduplication_id then
-    if more.replace and q.batch.any_delayed then
-      -- The marker must not forget when a job that is about to be replaced was due.
-      mark_delay(q)
-    end
-    local owner, event, rescheduled = deduplicate(q, more, { id = id, name = given[at + 1], data = given[at + 2],
-      opts = given[at + 3], timestamp = tonumber(given[at + 4]), delay = more.delay or '0' }, max_length)
-    q.batch.any_delayed = q.batch.any_delayed or rescheduled
-    reply[2] = event or reply[2]
-    if owner then
-      return owner
-    end
-  end
-  if more.parent_key then
-    -- Before anything is stored, because it may fail.
-    local added = redis.pcall('SADD', more.parent_key .. ':dependencies', base .. id)
-    return type(added) == 'table' and CODE.KEY_CORRUPT or nil
-  end
-  return nil
-end
-
--- What is asked only of jobs that are not plain, or whose number may be taken: the id to store it under, and what to
--- reply instead, or nil.
-local function examined(at, more)
-  local own_id = more and more.job_id
-  local id = own_id or given[at]
-  local job_key = base .. id
-  local again = more and more.again
-  local exists = (own_id or some_taken) and redis.call('EXISTS', job_key) == 1
-  if exists and again and stored_before(at, job_key) then
-    return id, id
-  end
-  local before = again and told_of(id)
-  if before and (not exists or (type(before) == 'table' and before[1] ~= id)) then
-    -- What it made has run and gone since, or another job stood for it.
-    return id, before
-  elseif more and more.parent_key and redis.call('EXISTS', more.parent_key) == 0 then
-    return id, CODE.PARENT_MISSING
-  elseif exists and not own_id then
-    -- The counter was reset and has passed our numbers since: somebody else's job stands there.
-    repeat
-      id = tostring(redis.call('INCR', counter_key))
-    until redis.call('EXISTS', base .. id) == 0
-    exists = false
-  end
-  local answer = more and refused(at, id, exists, more)
-  if not answer and exists then
-    reply[2] = redis.call('XADD', events, 'MAXLEN', '~', max_length, '*', 'event', 'duplicated', 'jobId', id)
-    answer = { id }
-  end
-  return id, answer
-end
-
+local examined = nil
 for at = 1, #given, GROUP do
   local more = given[at + 5]
   local id, answer = given[at], nil
   if more or some_taken then
+    examined = examined or examiner()
     id, answer = examined(at, more)
   end
   reply[#reply + 1] = answer or id

@@ -1,4 +1,3 @@
--- @include "includes/add_delayed"
 --[[
   gather_new: take a new job into `q.batch`, by what `more` says of its delay, its priority and whether it runs before
   what waits, and say where it will be. With `max_length` the events are trimmed, which is enough once in a call.
@@ -8,6 +7,7 @@ local function gather_new(q, id, timestamp, more, max_length)
   if more then
     local delay = tonumber(more.delay) or 0
     if delay > 0 then
+      -- @include "includes/add_delayed"
       add_delayed(q, id, timestamp + delay, max_length)
       batch.any_delayed = true
       return

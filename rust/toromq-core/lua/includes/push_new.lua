@@ -1,8 +1,6 @@
 -- @include "includes/call_with_all"
 -- @include "includes/mark_base"
--- @include "includes/mark_delay"
 -- @include "includes/new_batch"
--- @include "includes/priority_score"
 --[[
   push_new: put the jobs of `q.batch` where they wait. The two ends of the list don't see each other, so each end's
   order is that of the jobs given.
@@ -14,6 +12,7 @@ local function push_new(q)
   call_with_all('RPUSH', q.wait, batch.lifo)
   local scored = batch.prioritized
   if #scored > 0 then
+    -- @include "includes/priority_score"
     local count = #scored / 2
     local place = redis.call('INCRBY', q.pc, count) - count
     for n = 1, #scored, 2 do
@@ -26,6 +25,7 @@ local function push_new(q)
     mark_base(q)
   end
   if batch.any_delayed then
+    -- @include "includes/mark_delay"
     mark_delay(q)
   end
 end
