@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -75,7 +76,10 @@ def main() -> None:
     lines["took"] = f"{time.monotonic() - begun:.0f} s"
     print(report.plain(lines, results))
     if options.json:
-        options.json.write_text(json.dumps({"header": lines, "results": results}, indent=1) + "\n")
+        settings = {**vars(options), "rounds": rounds, "peers": peers, "sizes": dataclasses.asdict(sizes)}
+        units = {key: ROWS[key].figures for key in rows}
+        written = {"header": lines, "settings": settings, "units": units, "results": results}
+        options.json.write_text(json.dumps(written, indent=1, default=str) + "\n")
     if options.markdown:
         options.markdown.write_text(report.markdown(lines, results))
     if options.svg:

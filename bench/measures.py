@@ -130,6 +130,7 @@ def drain(
             "add", url=bench.url, queue=queue, jobs=jobs // size * size, size=size, **added_with
         )["ids"]
     ]
+    bench.active = 0
     meter, asked = bench.meter(), time.monotonic()
     workers = [bench.worker(name, number + 1) for number in range(processes)]
     for worker in workers:
@@ -141,9 +142,13 @@ def drain(
     # Each queue counts its own jobs from 1.
     check(Counter(ran) == _times(added, 2 if task == "retry" else 1), f"{name}: a job did not run exactly once")
     _check_left(bench, name, names, len(added))
+    most = concurrency * processes
+    check(bench.active <= most, f"{name}: {bench.active} jobs were active at once, of at most {most}")
+    check(concurrency * processes * queues > 1 or ran == added, f"{name}: the first that came was not the first to run")
     begun = min(min(answer["times"]) for answer in answers if answer["times"])
     check(asked < begun < end, f"{name}: its clock is not the benchmark's")
-    return _rates(len(added), end - begun, sum(answer["cpu"] for answer in answers), spent)
+    rates = _rates(len(added), end - begun, sum(answer["cpu"] for answer in answers), spent)
+    return rates if PEERS[name].foreign else {**rates, "active": bench.active}
 
 
 def idle(bench: Bench, name: str, sizes: Sizes) -> Figures:

@@ -88,7 +88,7 @@ PEERS = {
     "bullmq": Peer(
         "bullmq (PyPI)",
         lambda: _bullmq("bullmq_peer"),
-        backlog=0.2,
+        backlog=0.1,
         # Its worker does not always go on when a window has ended: it was seen to stand still for a minute.
         lacks=frozenset({"limited"}),
         repeats=_ONE_FACE,

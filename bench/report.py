@@ -83,6 +83,16 @@ def spread(rounds: list[Figures], figure: str) -> tuple[float, float, float] | N
     return statistics.median(values), min(values), max(values)
 
 
+def less_is_better(figure: str, unit: str) -> bool:
+    """Which way a figure is read."""
+    return unit not in _MORE_IS_BETTER or figure == "CPU"
+
+
+def digits(unit: str) -> int:
+    """How many digits behind the point say something."""
+    return 0 if unit in ("jobs/s", "events/s", "jobs", "bytes") else 2
+
+
 def _tables(results: Results) -> list[Table]:
     peers = list(next(iter(results.values())))
     titles = [PEERS[name].title for name in peers]
@@ -107,7 +117,7 @@ def _figures(results: Results, peers: list[str]) -> Table:
         line = [title, unit, *(_cell(key, name, figure, results[key][name], unit) for name in peers)]
         if compared:
             ours, theirs = (spread(results[key][name], figure) for name in ("toromq", "node"))
-            less = "" if unit in _MORE_IS_BETTER and figure != "CPU" else ", less is better"
+            less = ", less is better" if less_is_better(figure, unit) else ""
             line.append(f"{ours[0] / theirs[0]:.2f}{less}" if ours and theirs and theirs[0] else _NONE)
         table.append(line)
     return table
@@ -149,8 +159,7 @@ def _cell(key: str, name: str, figure: str, rounds: list[Figures], unit: str) ->
     values = spread(rounds, figure)
     if values is None:
         return _NONE
-    digits = 0 if unit in ("jobs/s", "events/s", "jobs", "bytes") else 2
-    middle, low, high = (f"{value:,.{digits}f}" for value in values)
+    middle, low, high = (f"{value:,.{digits(unit)}f}" for value in values)
     return f"{'= ' if key in PEERS[name].repeats else ''}{middle} ({low}-{high})"
 
 

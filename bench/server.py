@@ -36,6 +36,8 @@ class Bench:
         self._numbers = itertools.count(1)
         #: Commands that the benchmark itself has sent to look at queues.
         self.looks = 0
+        #: The most jobs of one queue that were seen active since a drain began.
+        self.active = 0
 
     def close(self) -> None:
         """End everything."""
@@ -108,8 +110,13 @@ class Bench:
         return time.monotonic()
 
     def _completed(self, queues: tuple[str, ...]) -> int:
-        self.looks += len(queues)
-        return sum(self.client.zcard(f"bull:{queue}:completed") for queue in queues)
+        pipe = self.client.pipeline(transaction=False)
+        for queue in queues:
+            pipe.zcard(f"bull:{queue}:completed").llen(f"bull:{queue}:active")
+        self.looks += len(pipe)
+        seen = pipe.execute()
+        self.active = max(self.active, *seen[1::2])
+        return sum(seen[::2])
 
     def meter(self) -> Meter:
         """Begin to measure what the server spends."""

@@ -108,6 +108,40 @@ def test_a_job_that_ran_twice_ends_the_benchmark(bench: Bench, monkeypatch: pyte
         ROWS["drain_async"].measure(bench, "toromq", _TINY)
 
 
+def test_more_active_jobs_than_may_be_end_the_benchmark(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Bench.completion
+
+    def seen(self: Bench, name: str, jobs: int, *queues: str) -> float:
+        end = original(self, name, jobs, *queues)
+        assert 0 <= self.active <= 1
+        self.active = 2
+        return end
+
+    monkeypatch.setattr(Bench, "completion", seen)
+    with pytest.raises(SystemExit, match="2 jobs were active at once, of at most 1"):
+        ROWS["drain_1"].measure(bench, "toromq", _TINY)
+
+
+def test_a_job_that_ran_before_an_older_one_ends_the_benchmark(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = bench.worker("toromq")
+    original = worker.ask
+
+    def backwards(do: str, **fields: Any) -> dict[str, Any]:
+        answer = original(do, **fields)
+        return {**answer, "ids": answer["ids"][::-1]} if do == "stop" else answer
+
+    monkeypatch.setattr(worker, "ask", backwards)
+    with pytest.raises(SystemExit, match="was not the first to run"):
+        ROWS["drain_1"].measure(bench, "toromq", _TINY)
+
+
+def test_every_peer_has_a_bar_of_its_own_colour() -> None:
+    results: report.Results = {"add": {name: [{"rate": 1.0}] for name in PEERS}}
+    drawn = xml.etree.ElementTree.fromstring(plot.svg({}, results))
+    bars = [bar.get("fill") for bar in drawn.iter() if bar.tag.endswith("rect")][1:]
+    assert len(set(bars)) == len(bars) == len(PEERS)
+
+
 def test_a_delay_makes_the_way_longer() -> None:
     with pytest.MonkeyPatch.context() as patch:
         build = install.rust_program
