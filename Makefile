@@ -20,6 +20,8 @@ $(BIN)/.ready: pyproject.toml
 
 build: $(BIN)/.ready ## build the engine and install the package into .venv
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	# As pip does for what it installs, where Python itself may be forbidden to: half of what the first import takes.
+	$(BIN)/python -m compileall -q python/toromq
 
 demo: build ## watch thousands of real files being read by workers
 	$(BIN)/python examples/read_the_library.py

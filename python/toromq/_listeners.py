@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import inspect
 import logging
 import threading
@@ -75,6 +74,8 @@ class Listeners:
 
     def _check_event(self, event: str) -> None:
         if event not in self.EVENTS:
+            import difflib  # Only for those who mistype.
+
             near = difflib.get_close_matches(str(event), self.EVENTS, 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigurationError(f"event: got {event!r}; allowed are {', '.join(sorted(self.EVENTS))}{hint}")

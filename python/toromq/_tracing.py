@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import uuid
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -61,6 +60,13 @@ _PLACES: Final[Mapping[str, Ending]] = {
     "waiting-children": "waiting-children",
 }
 _OPERATIONS: Final = {"completed": "complete", "failed": "fail", "retried": "retry", "delayed": "delay"}
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """What an operation was told, as its span tells it."""
+    import json
+
+    return json.dumps(options)
 
 
 def check_telemetry(given: Any) -> Telemetry | None:
@@ -203,7 +209,9 @@ class WorkerTracing(QueueTracing):
 
     def __init__(self, telemetry: Telemetry, queue_name: str, worker_name: str) -> None:
         """For a worker, which has an id for the time it exists."""
-        super().__init__(telemetry, queue_name, {WORKER_ID: str(uuid.uuid4()), WORKER_NAME: worker_name})
+        from uuid import uuid4  # Only those who trace pay for it.
+
+        super().__init__(telemetry, queue_name, {WORKER_ID: str(uuid4()), WORKER_NAME: worker_name})
         self._ends: dict[Run, _End] = {}
 
     # --- runs -------------------------------------------------------------------------------------------------------

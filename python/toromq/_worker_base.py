@@ -70,9 +70,6 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
     )  # fmt: skip
     _job_type: ClassVar[Any]
     _queue_type: ClassVar[Any]
-    # Plain functions run in threads, so their job's methods block, in both faces.
-    _blocking_job_type: ClassVar[Any]
-    _blocking_queue_type: ClassVar[Any]
     _explained: ClassVar[Mapping[str, str]] = EXPLAINED
 
     @with_hints
@@ -110,7 +107,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         self.queue_name = check_queue_name(queue_name)
         super().__init__(f"worker of {self.queue_name}")
         self._sandbox = _sandbox_of(processor, sandbox, data_type, result_type)
-        self._processors = Processors(allow_async=self._job_type is not self._blocking_job_type)
+        self._processors = Processors(allow_async=self._awaits)
         if processor is not None:
             self._processors.add(None, self._sandbox or processor)
         if backoff_strategy is not None and not callable(backoff_strategy):
@@ -144,19 +141,16 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         # The only one; None where a job's name decides.
         self._processor: Callable[[Any], Any] | None = None
         self._backoff_strategy = backoff_strategy
-        of_queue = {
+        self._of_queue: dict[str, Any] = {
             "connection": self._connection,
             "prefix": prefix,
             "data_type": data_type,
             "result_type": result_type,
         }
-        self._queue = self._queue_type(queue_name, **of_queue)
-        self._blocking_queue = self._queue
-        if self._blocking_queue_type is not self._queue_type:
-            self._blocking_queue = self._blocking_queue_type(queue_name, **of_queue)
+        self._queue = self._queue_type(queue_name, **self._of_queue)
+        self._queue._on_progress = self._progressed
+        self._blocking_face: tuple[Any, Any] | None = None
         self._has_data_type = data_type is not None
-        for queue in (self._queue, self._blocking_queue):
-            queue._on_progress = self._progressed
         self._hand: tuple[int, _bridge.NativeByHand] | None = None
         self._checking: int | None = None
         self._native: _bridge.NativeWorker | None = None
@@ -208,7 +202,11 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         self._note_life()
         self._context = contextvars.copy_context()
         # Before any job is taken: without this thread nobody would run it. It starts the next one.
-        first = self._first_thread() if in_threads or any(routes.values()) else None
+        first = None
+        if in_threads or any(routes.values()):
+            # Its modules are imported here, and not while the first job waits.
+            self._blocking_face = self._make_blocking_face()
+            first = self._first_thread()
         try:
             self._ticket, native = port.attach(
                 self._receive,
@@ -552,7 +550,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
             self._run_here(native, stored)
 
     def _run_here(self, native: _bridge.NativeWorker, stored: Stored) -> None:
-        job = self._blocking_job_type(self._blocking_queue, stored)
+        job = self._blocking_job(stored)
         job._runner = native
         run = (job.id, job.token)
         if self._listeners.get("active"):
@@ -598,7 +596,18 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
     def _blocking(self, job: JobFields[Any, Any]) -> Any:
         """The same run of a job as plain functions get it."""
         stored = (job.id, job.token, job.attempts_started, job.attempts_made, job._fields)
-        return self._blocking_job_type(self._blocking_queue, stored)
+        return self._blocking_job(stored)
+
+    def _blocking_job(self, stored: Stored) -> Any:
+        """A job for a plain function: those run in threads, so its methods block, in both faces."""
+        if self._blocking_face is None:
+            self._blocking_face = self._make_blocking_face()
+        kind, queue = self._blocking_face
+        return kind(queue, stored)
+
+    def _make_blocking_face(self) -> tuple[Any, Any]:
+        """The type of jobs that block, and the queue that they are of."""
+        return self._job_type, self._queue
 
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
+from toromq._bridge import to_json
 from toromq._guards import is_tuple
 from toromq.errors import ConfigurationError
 from toromq.options import KeepJobs, RateLimit, flag, keep_policy, milliseconds, whole
@@ -109,4 +109,4 @@ def _points(metrics: Any) -> int | None:
 
 
 def _keep(option: str, given: bool | int | Mapping[str, Any] | None) -> str:
-    return "" if given is None else json.dumps(keep_policy(option, given))
+    return "" if given is None else to_json(keep_policy(option, given)).decode()

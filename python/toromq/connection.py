@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
 
@@ -218,7 +217,8 @@ def _pem(name: str, file: Any, content: bytes) -> bytes | None:
     if path is None:
         return None
     try:
-        found = Path(path).read_bytes()
+        with open(path, "rb") as opened:
+            found = opened.read()
     except OSError as error:
         raise ConfigurationError(f"{name}: can't be read: {error}") from error
     if b"-----BEGIN " not in found or content + b"-----" not in found:

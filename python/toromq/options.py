@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -431,6 +430,8 @@ def refuse_unknown(
         if name not in known:
             if explained and name in explained:
                 raise TypeError(f"{what} has no option {name!r}: {explained[name]}")
+            import difflib  # Only for those who mistype.
+
             near = difflib.get_close_matches(name, known, 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(sorted(known))}"
             raise TypeError(f"{what} has no option {name!r}{hint}")
@@ -496,6 +497,8 @@ def state_of(option: str, given: Any, allowed: tuple[str, ...]) -> str:
     """One of some states, by the name that scripts know."""
     state = "waiting" if given in ("wait", "paused") and "waiting" in allowed else given
     if state not in allowed:
+        import difflib  # Only for those who mistype.
+
         near = difflib.get_close_matches(str(given), allowed, 1, 0.6)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigurationError(f"{option}: got {given!r}; allowed are {', '.join(allowed)}{hint}")

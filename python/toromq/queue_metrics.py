@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from toromq._bridge import port
 from toromq._job_fields import DataT, ResultT
 from toromq.errors import ConfigurationError
-from toromq.metrics import MetricsMeta, MetricsType, QueueMetrics, check_labels, check_metrics_type, job_counts
 from toromq.options import JobState, whole
 from toromq.queue_getters import QueueGetters
+
+if TYPE_CHECKING:
+    from toromq.metrics import MetricsType, QueueMetrics
 
 
 class QueueFigures(QueueGetters[DataT, ResultT]):
@@ -21,6 +24,8 @@ class QueueFigures(QueueGetters[DataT, ResultT]):
         `start` and `end` are places in the series, from 0 for the newest point, both included; -1 is the oldest. A
         minute's jobs become a point when the first job ends after it.
         """
+        from toromq.metrics import MetricsMeta, QueueMetrics, check_metrics_type  # Of no use to those who add jobs.
+
         bounds = whole("start", start, -(2**53)), whole("end", end, -(2**53))
         stored = await port().call(self._native().get_metrics, check_metrics_type(type), *bounds)
         count, prev_ts, prev_count, length, *points = stored
@@ -46,6 +51,8 @@ class QueueFigures(QueueGetters[DataT, ResultT]):
         Names and format are those of BullMQ. The totals only count what workers with the option `metrics` did.
         `global_labels` are added to every sample. What this process itself did is told by `toromq.metrics.render`.
         """
+        from toromq.metrics import check_labels, job_counts
+
         labels = check_labels("global_labels", global_labels, ("queue", "state"))
         counts = await self.get_job_counts()
         completed = await self.get_metrics("completed", 0, 0)

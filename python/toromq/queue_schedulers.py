@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from toromq._bridge import port
 from toromq._guards import is_mapping
@@ -12,7 +12,9 @@ from toromq._queue_base import QueueBase
 from toromq._tracing import JOB_ID, SCHEDULER_ID, carrying
 from toromq.job import Job
 from toromq.options import MISSING, JobOptions, Missing, flag, whole
-from toromq.schedulers import JobScheduler, bounds_of, scheduler_id_of, template_of, when_of
+
+if TYPE_CHECKING:
+    from toromq.schedulers import JobScheduler
 
 
 class QueueSchedulers(QueueBase[DataT, ResultT]):
@@ -76,6 +78,9 @@ class QueueSchedulers(QueueBase[DataT, ResultT]):
             >>> await queue.upsert_job_scheduler("nightly-report", pattern="0 15 3 * * *", tz="Europe/Madrid",
             ...                                  name="report", data={"kind": "daily"}, opts={"attempts": 5})
         """
+        # Of no use to those who add jobs.
+        from toromq.schedulers import bounds_of, scheduler_id_of, template_of, when_of
+
         key = scheduler_id_of(id)
         when = when_of(every, pattern, tz, offset, immediately, hash_seed, key)
         bounds = bounds_of(start_date, end_date, limit, immediately)
@@ -93,6 +98,8 @@ class QueueSchedulers(QueueBase[DataT, ResultT]):
 
     async def get_job_scheduler(self, id: str, /) -> JobScheduler | None:
         """The job scheduler with this id, or None."""
+        from toromq.schedulers import JobScheduler, scheduler_id_of
+
         found = await port().call(self._native().get_job_scheduler, scheduler_id_of(id))
         return JobScheduler._of(*found[0]) if found else None
 
@@ -110,6 +117,8 @@ class QueueSchedulers(QueueBase[DataT, ResultT]):
             >>> [scheduler.key for scheduler in await queue.get_job_schedulers(asc=True)]
             ['heartbeat', 'nightly-report']
         """
+        from toromq.schedulers import JobScheduler
+
         bounds = whole("start", start, -(2**53)), whole("end", end, -(2**53)), flag("asc", asc)
         return [JobScheduler._of(*found) for found in await port().call(self._native().get_job_schedulers, *bounds)]
 
@@ -126,5 +135,7 @@ class QueueSchedulers(QueueBase[DataT, ResultT]):
             >>> await queue.remove_job_scheduler("heartbeat")
             True
         """
+        from toromq.schedulers import scheduler_id_of
+
         removed: bool = await port().call(self._native().remove_job_scheduler, scheduler_id_of(id))
         return removed

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from toromq import sync
 from toromq._bridge import NativeWorker, is_receiving, port
 from toromq._cancellation import LOCK_LOST, WORKER_CLOSES
 from toromq._endings import STEERING, as_delay, is_handed_back, waits_for_children
@@ -26,6 +25,7 @@ from toromq.queue import Queue
 from toromq.worker_by_hand import ByHand
 
 if TYPE_CHECKING:
+    from toromq import sync  # async only
     from toromq._sandbox.pool import Pool  # async only
     from toromq.types import WorkerOptions
 
@@ -98,8 +98,6 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
 
     _job_type = Job
     _queue_type = Queue
-    _blocking_job_type = sync.Job
-    _blocking_queue_type = sync.Queue
     _ready: asyncio.Event | None = None
     _has_answered = False
     _ended: asyncio.Event | None = None
@@ -286,6 +284,14 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
         # Without its loop nobody waits for it.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._is_over)
+
+    def _make_blocking_face(self) -> tuple[Any, Any]:
+        # Only for those who have plain functions, or fetch by hand for them.
+        from toromq import sync
+
+        queue: Any = sync.Queue(self.queue_name, **self._of_queue)
+        queue._on_progress = self._progressed
+        return sync.Job, queue
 
     def _hand_back(self, run: Run) -> None:
         assert self._native is not None

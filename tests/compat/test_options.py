@@ -192,7 +192,7 @@ def test_options_of_a_worker_are_passed_on() -> None:
         "concurrency": 3, "drain_delay": 2.0, "lock_duration": 1000, "lock_renew_time": 300,
     }  # fmt: skip
     assert (options["limiter"], options["max_stalled_count"], options["stalled_interval"]) == ((2, 50), 4, 600)
-    assert (options["name"], options["remove_on_complete"], options["remove_on_fail"]) == ("tom", "5", '{"count": 6}')
+    assert (options["name"], options["remove_on_complete"], options["remove_on_fail"]) == ("tom", "5", '{"count":6}')
     assert options["maximum_rate_limit_delay"] == 70
     assert (worker.prefix, worker.qualifiedName, worker.workerName) == ("p", "p:q", "tom")
     assert worker.opts == opts

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -31,6 +30,7 @@ from toromq._tracing import (
     MOST_NAMES,
     QUEUE_OPTIONS,
     carrying,
+    options_text,
 )
 from toromq.errors import ConfigurationError, not_all_added
 from toromq.options import (
@@ -259,7 +259,7 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT], QueueSche
         """
         job_id = job_id_of(job_id)
         below = flag("remove_children", remove_children)
-        with self._traced("remove", {JOB_ID: job_id, JOB_OPTIONS: json.dumps({"removeChildren": below})}):
+        with self._traced("remove", {JOB_ID: job_id, JOB_OPTIONS: options_text({"removeChildren": below})}):
             removed = bool(port().call(self._native().remove, job_id, below))
         if removed:
             self._tell("removed", job_id)
@@ -327,13 +327,13 @@ class Queue(QueueFigures[DataT, ResultT], QueueLimits[DataT, ResultT], QueueSche
         chosen = state_of("state", state, ("failed", "completed"))
         cutoff = time.time_ns() // 1_000_000 if timestamp is None else moment("timestamp", timestamp)
         most = whole("count", count, 1, 5000)
-        with self._traced("retryJobs", {QUEUE_OPTIONS: json.dumps({"state": chosen, "count": most})}, "producer"):
+        with self._traced("retryJobs", {QUEUE_OPTIONS: options_text({"state": chosen, "count": most})}, "producer"):
             port().call(self._native().retry_jobs, chosen, most, cutoff)
 
     def promote_jobs(self, *, count: int = 1000) -> None:
         """Queue all delayed jobs now, whatever their priority; `count` of them in one round trip."""
         most = whole("count", count, 1, 5000)
-        with self._traced("promoteJobs", {QUEUE_OPTIONS: json.dumps({"count": most})}):
+        with self._traced("promoteJobs", {QUEUE_OPTIONS: options_text({"count": most})}):
             port().call(self._native().retry_jobs, "delayed", most, None)
 
     def remove_orphaned_jobs(self, count: int = 1000, limit: int = 0) -> int:

@@ -93,8 +93,6 @@ class Worker(ByHand[DataT, ResultT], Listeners):
 
     _job_type = Job
     _queue_type = Queue
-    _blocking_job_type = Job
-    _blocking_queue_type = Queue
     _ready: threading.Event | None = None
     _has_answered = False
     _ended: threading.Event | None = None
