@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import NamedTuple
 
+from toromq._traceback import traceback_text
 from toromq.errors import FailedChildrenError, SerializationError, UnrecoverableError
 
 # What no further try would mend: it was said so, the result is no JSON, or the child that failed will not come back.
@@ -27,10 +27,13 @@ def failure_of(error: BaseException) -> Failure:
         reason = f"{type(error).__name__}, whose message could not be made"
     try:
         # One that came from another process brings the traceback it had there.
-        stack = getattr(error, "_stack", None) or "".join(traceback.format_exception(error))
+        stack = getattr(error, "_stack", None) or traceback_text(error)
     except Exception as broken:
         # Python asks the exception for its notes, and a SyntaxError for its text; either may be anything.
         stack = f"{reason}\n(its traceback could not be made: {type(broken).__name__})"
     # What no other client could read must not be stored.
-    reason, stack = (text.encode("utf-8", "replace").decode() for text in (reason, stack))
-    return Failure(reason, stack, isinstance(error, HOPELESS))
+    return Failure(_storable(reason), _storable(stack), isinstance(error, HOPELESS))
+
+
+def _storable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
