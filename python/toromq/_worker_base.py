@@ -90,7 +90,7 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         max_stalled_count: int = 1,
         skip_stalled_check: bool = False,
         max_started_attempts: int | None = None,
-        drain_delay: float | timedelta = 5,
+        drain_delay: float | timedelta | None = None,
         limiter: RateLimit | None = None,
         maximum_rate_limit_delay: int | timedelta = 30_000,
         run_retry_delay: int | timedelta = 1000,

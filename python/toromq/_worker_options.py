@@ -49,7 +49,7 @@ def engine_options(
     max_stalled_count: int,
     skip_stalled_check: bool,
     max_started_attempts: int | None,
-    drain_delay: float | timedelta,
+    drain_delay: float | timedelta | None,
     limiter: RateLimit | None,
     maximum_rate_limit_delay: int | timedelta,
     run_retry_delay: int | timedelta,
@@ -58,7 +58,9 @@ def engine_options(
     remove_on_fail: bool | int | KeepJobs | None,
 ) -> dict[str, Any]:
     """The options of a worker as the engine takes them; raises for the first that is not allowed."""
-    seconds = drain_delay.total_seconds() if isinstance(drain_delay, timedelta) else drain_delay
+    # What nobody set grows while nothing comes, so that a fleet of idle workers asks little of the server.
+    wait = 5 if drain_delay is None else drain_delay
+    seconds = wait.total_seconds() if isinstance(wait, timedelta) else wait
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
         raise ConfigurationError(f"drain_delay: got {drain_delay!r}; allowed are seconds, more than 0 to 3600")
     lock = max(1, milliseconds("lock_duration", lock_duration))
@@ -77,6 +79,7 @@ def engine_options(
         "skip_stalled_check": flag("skip_stalled_check", skip_stalled_check),
         "max_started_attempts": starts,
         "drain_delay": float(seconds),
+        "longest_drain_delay": 10.0 if drain_delay is None else float(seconds),
         "limiter": _limit(limiter),
         "maximum_rate_limit_delay": milliseconds("maximum_rate_limit_delay", maximum_rate_limit_delay),
         "run_retry_delay": max(1, milliseconds("run_retry_delay", run_retry_delay)),

@@ -66,7 +66,7 @@ class WorkerOptions(TypedDict, total=False):
     max_stalled_count: int
     skip_stalled_check: bool
     max_started_attempts: int | None
-    drain_delay: float | timedelta
+    drain_delay: float | timedelta | None
     limiter: RateLimit | None
     maximum_rate_limit_delay: int | timedelta
     run_retry_delay: int | timedelta

@@ -333,3 +333,28 @@ async def test_a_limit_that_nobody_set_ends_what_is_armed(place: Place) -> None:
         job = await _id(place)
         await aeventually(lambda: place.stored("completed") == [job])
     assert begun == [job] * 2
+
+
+@pytest.mark.parametrize("lock_duration", [1_000_000, 100], ids=["armed", "not armed"])
+async def test_waits_get_longer_while_nothing_comes(place: Place, lock_duration: int) -> None:
+    worker = place.worker(lock_duration=lock_duration)
+    worker._options.update(drain_delay=0.05, longest_drain_delay=300)
+    with place.redis.monitor() as monitor:
+
+        async def waits() -> list[float]:
+            """How long is waited from here on, until it is the longest."""
+            said: list[float] = []
+            while said[-1:] != [300]:
+                command: Any = await asyncio.to_thread(monitor.next_command)
+                words = str(command["command"]).split()
+                if words[:2] == ["BZPOPMIN", place.key("marker")]:
+                    said.append(float(words[2]))
+            return said
+
+        async with worker:
+            assert await asyncio.wait_for(waits(), 20) == [0.05, 300]
+            job = await _id(place)
+            # A job or a marker is something: it begins anew.
+            said = await asyncio.wait_for(waits(), 20)
+            assert (set(said[:-1]), said[-1]) == ({0.05}, 300)
+            await place.all_completed([job])

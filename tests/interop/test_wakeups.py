@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio
 
-# Seconds; much longer than any deadline below.
+# Seconds; much longer than any deadline below. With the lock of that length a worker of ours arms its waits.
 _LONG_SLEEP = 60
+_LONG_LOCK = {"lock_duration": 4 * _LONG_SLEEP * 1000}
 
 
 async def _asleep(pair: Pair, count: int = 1) -> None:
@@ -29,7 +30,7 @@ async def _asleep(pair: Pair, count: int = 1) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"priority": 3}, {"lifo": True}], ids=["standard", "prioritized", "lifo"])
 async def test_an_idle_worker_wakes_for_a_job_of_the_other_side(pair: Pair, options: dict[str, Any]) -> None:
-    worker = await pair.b.worker("undefined", drain_delay=_LONG_SLEEP)
+    worker = await pair.b.worker("undefined", drain_delay=_LONG_SLEEP, **_LONG_LOCK)
     await _asleep(pair)
     job_id = await pair.a.add("n", {}, **options)
     await worker.said("completed", job_id=job_id)
@@ -40,7 +41,7 @@ async def test_an_idle_worker_wakes_for_a_job_of_the_other_side(pair: Pair, opti
 
 
 async def test_an_idle_worker_wakes_for_a_delayed_job_of_the_other_side(pair: Pair) -> None:
-    worker = await pair.b.worker("undefined", drain_delay=_LONG_SLEEP)
+    worker = await pair.b.worker("undefined", drain_delay=_LONG_SLEEP, **_LONG_LOCK)
     await _asleep(pair)
     job_id = await pair.a.add("n", {}, delay=300)
     await worker.said("completed", job_id=job_id)
@@ -54,7 +55,7 @@ async def test_an_idle_worker_wakes_for_a_delayed_job_of_the_other_side(pair: Pa
 
 
 async def test_an_earlier_delayed_job_shortens_the_sleep(pair: Pair) -> None:
-    worker = await pair.b.worker("undefined", drain_delay=_LONG_SLEEP)
+    worker = await pair.b.worker("undefined", drain_delay=_LONG_SLEEP, **_LONG_LOCK)
     await _asleep(pair)
     late = await pair.a.add("n", {}, delay=600_000)
     await _asleep(pair)
@@ -64,8 +65,8 @@ async def test_an_earlier_delayed_job_shortens_the_sleep(pair: Pair) -> None:
 
 
 async def test_a_busy_worker_wakes_its_idle_neighbour(pair: Pair) -> None:
-    first = await pair.a.worker("gate", drain_delay=_LONG_SLEEP)
-    second = await pair.b.worker("gate", drain_delay=_LONG_SLEEP)
+    first = await pair.a.worker("gate", drain_delay=_LONG_SLEEP, **_LONG_LOCK)
+    second = await pair.b.worker("gate", drain_delay=_LONG_SLEEP, **_LONG_LOCK)
     await _asleep(pair, 2)
     ids = await pair.a.add_bulk([("n", {}, {})] * 2)
     await first.started()
@@ -79,7 +80,8 @@ async def test_a_busy_worker_wakes_its_idle_neighbour(pair: Pair) -> None:
 
 
 async def test_a_thousand_jobs_are_shared_and_each_runs_once(pair: Pair) -> None:
-    workers = [await side.worker("by_name", concurrency=5, drain_delay=_LONG_SLEEP) for side in (pair.a, pair.b)]
+    options = {"concurrency": 5, "drain_delay": _LONG_SLEEP, **_LONG_LOCK}
+    workers = [await side.worker("by_name", **options) for side in (pair.a, pair.b)]
     # Ten jobs that end only when told to: each worker must hold as many as it has slots, and no more.
     gated = await pair.a.add_bulk([("gate", {}, {})] * 10)
     for worker in workers:

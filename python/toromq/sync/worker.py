@@ -52,7 +52,7 @@ class Worker(ByHand[DataT, ResultT], Listeners):
         max_stalled_count: how often a job may lose its worker before it is failed.
         skip_stalled_check: leave that look to the queue's other workers.
         max_started_attempts: how often a job may begin, for whatever reason; one that begins once more fails unrun.
-        drain_delay: seconds after which an idle worker looks by itself.
+        drain_delay: seconds after which an idle worker looks by itself; default: 5, and 10 while nothing comes.
         limiter: how many jobs may begin within a time.
         maximum_rate_limit_delay: longest sleep under a rate limit, in milliseconds.
         run_retry_delay: longest pause between two tries while Redis is away, in milliseconds.

@@ -181,6 +181,7 @@ fn defaults(concurrency: usize) -> WorkerSettings {
         skip_stalled_check: false,
         max_started_attempts: None,
         drain_delay: 5.0,
+        longest_drain_delay: 10.0,
         limiter: None,
         maximum_rate_limit_delay: 30_000,
         run_retry_delay: 15_000,

@@ -42,6 +42,7 @@ struct Options {
     skip_stalled_check: bool,
     max_started_attempts: Option<i64>,
     drain_delay: f64,
+    longest_drain_delay: f64,
     limiter: Option<(u64, u64)>,
     maximum_rate_limit_delay: u64,
     run_retry_delay: u64,
@@ -64,6 +65,7 @@ impl From<Options> for WorkerSettings {
             skip_stalled_check: options.skip_stalled_check,
             max_started_attempts: options.max_started_attempts,
             drain_delay: options.drain_delay,
+            longest_drain_delay: options.longest_drain_delay,
             limiter: options.limiter,
             maximum_rate_limit_delay: options.maximum_rate_limit_delay,
             run_retry_delay: options.run_retry_delay,
@@ -238,6 +240,8 @@ fn answer<T: 'static>(
 
 impl End for Running {
     fn force(&self) {
+        // From then on no more of them come.
+        self.worker.close(Closing::HandingBack);
         self.hand_back();
         self.worker.close(Closing::Now);
     }
@@ -446,20 +450,16 @@ impl NativeWorker {
     /// Ends it; `closed` is told through the port. With `force`, jobs that no thread has begun are handed back.
     fn close(&self, force: bool) {
         if force {
-            self.running.hand_back();
-        }
-        let level = if force {
-            Closing::Now
+            self.running.force();
         } else {
-            Closing::Graceful
-        };
-        self.running.worker.close(level);
+            self.running.worker.close(Closing::Graceful);
+        }
     }
 
     /// From now on what the engine still fetches is handed back unseen, and it ends when it holds no job any more.
     fn hand_back(&self) {
-        self.running.hand_back();
         self.running.worker.close(Closing::HandingBack);
+        self.running.hand_back();
     }
 
     /// The program ends: threads that only wait for jobs are let go.

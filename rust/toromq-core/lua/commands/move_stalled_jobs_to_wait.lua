@@ -37,6 +37,10 @@ if not redis.call('SET', stalled_check, now_ms, 'PX', interval, 'NX') then
   return { 0, {}, {} }
 end
 redis.call('XTRIM', events, 'MAXLEN', '~', max_events(q))
+-- Most passes find a queue at rest.
+if redis.call('EXISTS', stalled, active) == 0 then
+  return { 0, {}, {} }
+end
 
 local suspects = redis.call('SPOP', stalled, limit)
 local recovered, quarantined = {}, {}

@@ -288,6 +288,7 @@ impl Actor {
             Told::Fetched(mark, fetched, slots) => {
                 let brought = fetched.count;
                 self.note(fetched, slots, Instant::now());
+                self.shared.armed.settle();
                 (mark.is_some() && brought == 0, true)
             }
             Told::Lost => {

@@ -64,8 +64,9 @@ pub(super) struct Armed {
 }
 
 /// Whether there shall be one at all: a lock must have most of its life left when a wait ends at the latest.
-pub(super) fn is_wanted(settings: &WorkerSettings, wait: Duration) -> bool {
-    !settings.skip_lock_renewal && wait * 3 <= Duration::from_millis(settings.lock_duration)
+pub(super) fn is_wanted(settings: &WorkerSettings, seconds: f64) -> bool {
+    let most = Duration::from_millis(settings.lock_duration / 3);
+    !settings.skip_lock_renewal && seconds <= most.as_secs_f64()
 }
 
 impl Armed {
@@ -275,12 +276,9 @@ pub(super) async fn wait_and_fetch(
                 Err(error) => (None, Some(error)),
             };
             let sprung = match fetched {
-                Ok(reply) => {
-                    // Before the slots are no longer set aside: those that are taken are counted from here on.
-                    let fetched = take_reply(shared, &[], token, reply, sent, 0);
-                    shared.armed.settle();
-                    Sprung::Fetched(mark, fetched)
-                }
+                // The slots are set aside until the actor has heard of it: those that are taken count twice so long, and it
+                // does not end without what is to be written.
+                Ok(reply) => Sprung::Fetched(mark, take_reply(shared, &[], token, reply, sent, 0)),
                 Err(Error::Server { message, .. })
                     if message.to_ascii_uppercase().contains("NOSCRIPT") =>
                 {

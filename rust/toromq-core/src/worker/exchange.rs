@@ -232,9 +232,8 @@ fn accept(
         }
     }
     shared.lose(lost);
-    if !runnable.is_empty() {
-        shared.sink.jobs(runnable);
-    }
+    let unrun = shared.hand_out(runnable);
+    refused.extend(unrun.into_iter().map(|record| (record, None)));
     if !scheduled.is_empty() {
         // Beside the loop, so that no other job waits for it.
         tokio::spawn(advance(Arc::clone(shared), scheduled));

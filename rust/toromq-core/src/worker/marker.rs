@@ -115,7 +115,9 @@ pub(super) async fn watch(
     mut armed: watch::Receiver<Waiting>,
     told: mpsc::Sender<(Told, oneshot::Sender<()>)>,
 ) {
-    let seconds = shared.settings.drain_delay.max(0.01);
+    let first = shared.settings.drain_delay.max(0.01);
+    let longest = shared.settings.longest_drain_delay.max(first);
+    let mut seconds = first;
     let mut backoff = Backoff::new(shared.settings.run_retry_delay);
     // A worker is known by this connection, also one that has no time to wait. What stands in the way is told by the
     // first wait.
@@ -123,7 +125,6 @@ pub(super) async fn watch(
     // From the beginning: a change may come between the fetch that met a limit and the wait for its end.
     let mut seen = "0-0".to_owned();
     let mut listens = true;
-    let arms = armed::is_wanted(&shared.settings, Duration::from_secs_f64(seconds));
     let mut known = None;
     loop {
         let mut failed = false;
@@ -145,7 +146,7 @@ pub(super) async fn watch(
                 changed.map(|changed| changed.then_some(Told::LimitsChanged))
             }
             _ => {
-                let way = if arms {
+                let way = if armed::is_wanted(&shared.settings, seconds) {
                     armed::way(&link, &mut known).await
                 } else {
                     Ok(None)
@@ -206,6 +207,15 @@ pub(super) async fn watch(
                 (waiting == Waiting::Marker).then_some(Told::Mark(None))
             }
         };
+        // Waits get longer as long as they bring nothing, but not so long that they can't be armed any more.
+        let is_quiet = match &heard {
+            Some(Told::Fetched(None, fetched, _)) => fetched.count == 0,
+            Some(Told::Mark(None)) => true,
+            _ => false,
+        };
+        let can_grow = armed::is_wanted(&shared.settings, longest)
+            || !armed::is_wanted(&shared.settings, first);
+        seconds = if is_quiet && can_grow { longest } else { first };
         if let Some(heard) = heard {
             let (taken, is_taken) = oneshot::channel();
             if told.send((heard, taken)).await.is_err() {

@@ -69,6 +69,8 @@ pub struct WorkerSettings {
     pub max_started_attempts: Option<i64>,
     /// Seconds an idle worker waits for a marker before it looks by itself.
     pub drain_delay: f64,
+    /// The same for each further wait in a row that brought nothing.
+    pub longest_drain_delay: f64,
     /// Own rate limit: jobs and milliseconds.
     pub limiter: Option<(u64, u64)>,
     /// Longest sleep under a rate limit.
@@ -202,6 +204,8 @@ struct Shared {
     armed: Armed,
     paused: AtomicBool,
     closing: watch::Sender<Closing>,
+    /// Held while jobs are handed on, and by who says that they are handed back.
+    handing_out: Mutex<()>,
     /// Whether it is paused, or has ended, and holds no job.
     idle: watch::Sender<bool>,
     wake: Notify,
@@ -305,6 +309,19 @@ impl Shared {
         *self.closing.borrow() > Closing::No
     }
 
+    /// Hands jobs on to be run, or gives them back where they are to be handed back. So whoever has said that finds all
+    /// others where they were handed on to.
+    fn hand_out(&self, jobs: Vec<Arc<JobRecord>>) -> Vec<Arc<JobRecord>> {
+        let _guard = self.handing_out.lock();
+        if self.hands_back() {
+            return jobs;
+        }
+        if !jobs.is_empty() {
+            self.sink.jobs(jobs);
+        }
+        Vec::new()
+    }
+
     fn hands_back(&self) -> bool {
         *self.closing.borrow() >= Closing::HandingBack
     }
@@ -358,6 +375,7 @@ impl Worker {
             armed: Armed::new(),
             paused: AtomicBool::new(settings.paused),
             closing: watch::Sender::new(Closing::No),
+            handing_out: Mutex::default(),
             idle: watch::Sender::new(false),
             wake: Notify::new(),
             sink,
@@ -573,11 +591,13 @@ impl Worker {
 
     /// Ends the worker, which then reports `closed`. Only more haste changes what was said before.
     pub fn close(&self, level: Closing) {
+        let guard = self.shared.handing_out.lock();
         self.shared.closing.send_if_modified(|now| {
             let more = level > *now;
             *now = level.max(*now);
             more
         });
+        drop(guard);
         self.shared.wake.notify_one();
     }
 }

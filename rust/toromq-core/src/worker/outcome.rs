@@ -215,6 +215,7 @@ mod tests {
             skip_stalled_check: false,
             max_started_attempts: Some(4),
             drain_delay: 1.0,
+            longest_drain_delay: 1.0,
             limiter: None,
             maximum_rate_limit_delay: 1,
             run_retry_delay: 1,

@@ -102,8 +102,9 @@ fn deliver(shared: &Shared, batch: Vec<Arc<JobRecord>>) {
             }
         }
     }
-    if !runnable.is_empty() {
-        shared.sink.jobs(runnable);
+    // What is handed back last runs first.
+    for record in shared.hand_out(runnable).into_iter().rev() {
+        shared.end(&record, JobOutcome::Wait);
     }
     for (record, reason) in refused {
         let outcome = JobOutcome::Failed {
