@@ -1,4 +1,4 @@
-"""MessagePack, as far as scripts speak it: what the engine packs into one argument."""
+"""MessagePack, as far as scripts speak it: what the engine packs into one argument, and reads from a reply."""
 
 from __future__ import annotations
 
@@ -19,3 +19,37 @@ def _packed(value: Any) -> bytes:
         return b"\xde" + len(value).to_bytes(2, "big") + pairs
     text = str(value).encode()
     return b"\xdb" + len(text).to_bytes(4, "big") + text
+
+
+def unpack(packed: bytes) -> Any:
+    """Returns what a script packed."""
+    value, rest = _unpacked(packed)
+    assert not rest, rest
+    return value
+
+
+def _unpacked(rest: bytes) -> tuple[Any, bytes]:
+    kind, rest = rest[0], rest[1:]
+    if kind < 0x80:
+        return kind, rest
+    if 0x90 <= kind < 0xA0:
+        return _several(kind & 0x0F, rest)
+    if 0xA0 <= kind < 0xC0:
+        return _text(kind & 0x1F, rest)
+    size = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4}[kind]
+    number, rest = int.from_bytes(rest[:size], "big"), rest[size:]
+    if kind < 0xD0:
+        return number, rest
+    return _text(number, rest) if kind < 0xDC else _several(number, rest)
+
+
+def _text(length: int, rest: bytes) -> tuple[str, bytes]:
+    return rest[:length].decode(errors="surrogateescape"), rest[length:]
+
+
+def _several(count: int, rest: bytes) -> tuple[list[Any], bytes]:
+    values = []
+    for _ in range(count):
+        value, rest = _unpacked(rest)
+        values.append(value)
+    return values, rest

@@ -17,6 +17,8 @@ pub struct JobRecord {
     pub attempts_started: i64,
     /// How often it ended.
     pub attempts_made: i64,
+    /// How many fields its hash has, where it is known to have nothing that its first end must heed.
+    pub plain_fields: Option<u8>,
 }
 
 impl JobRecord {
@@ -36,6 +38,7 @@ impl JobRecord {
             fields,
             attempts_started: 0,
             attempts_made: 0,
+            plain_fields: None,
         };
         record.attempts_started = record.number("ats");
         // Written by old clients only, and preferred where it stands.
@@ -44,6 +47,25 @@ impl JobRecord {
         } else {
             record.number("atm")
         };
+        record
+    }
+
+    /// A job that a fetch has begun: from its hash as it was before, and the fields that beginning it wrote.
+    pub(crate) fn begun(
+        id: String,
+        token: String,
+        started: i64,
+        stored: Value,
+        written: &[&str],
+    ) -> Self {
+        let mut record = Self::new(id, token, stored);
+        record.attempts_started = started;
+        let heeded = ["parentKey", "deid", "defa", "atm", "attemptsMade"];
+        let is_plain = |(field, _): &(String, _)| !heeded.contains(&field.as_str());
+        if !record.fields.is_empty() && record.fields.iter().all(is_plain) {
+            let new = written.iter().filter(|name| record.field(name).is_none());
+            record.plain_fields = u8::try_from(record.fields.len() + new.count()).ok();
+        }
         record
     }
 

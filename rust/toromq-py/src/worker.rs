@@ -558,6 +558,7 @@ impl NativeByHand {
             fields,
             attempts_started,
             attempts_made,
+            ..JobRecord::default()
         };
         let outcome = match returnvalue {
             Some(returnvalue) => JobOutcome::Completed {

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import redis as redis_py
 
 from tests.support.keyspace import KeyValue, keyspace
-from tests.support.packed import pack
+from tests.support.packed import pack, unpack
 from toromq import _native
 
 LUA: Final = Path(__file__).parents[3] / "rust/toromq-core/lua"
@@ -27,7 +27,7 @@ _SUFFIXES: Final = {
 }
 
 # Those that take all groups as one packed argument.
-_PACKING: Final = {"add_jobs", "add_flow"}
+_PACKING: Final = {"add_jobs", "add_flow", "finish_and_fetch"}
 
 # The clock of all callers. Long past, so that nothing depends on the day the tests run.
 NOW: Final = 1_700_000_000_000
@@ -72,10 +72,14 @@ class End(NamedTuple):
     flag: str = ""
     before: int | str = ""
     token: str = TOKEN
+    fields: int = 0
 
     def group(self) -> tuple[Any, ...]:
         """Returns the values in the order of the wire."""
-        return (self.id, self.token, *self[1:-1])
+        stacktrace, _, trace = self.stacktrace.partition("\n")
+        more = {"stacktrace": stacktrace, "trace": trace, "keep": self.keep, "number": self.number, "flag": self.flag}
+        more = {name: value for name, value in {**more, "before": self.before}.items() if value != ""}
+        return (self.id, self.token, self.outcome, self.value, self.fields or False, more or False)
 
 
 class Expiring(NamedTuple):
@@ -131,8 +135,12 @@ class Queue:
         key_names = [self.key(suffixes.get(key, key)) for key in keys]
         values = [self.base if arg == "base" else scalars[arg] for arg in args if not arg.endswith("..")]
         before = self.snapshot()
-        reply = self.redis.eval(source, len(key_names), *key_names, *values, *rest)
-        return Called(reply, changes(before, self.snapshot()))
+        # What is packed in a reply is no text.
+        undecoded = {redis_py.client.NEVER_DECODE: True}
+        reply = self.redis.execute_command("EVAL", source, len(key_names), *key_names, *values, *rest, **undecoded)
+        if name == "finish_and_fetch" and reply[1]:
+            reply[1][0] = [job for piece in reply[1][0] for job in _jobs(unpack(piece))]
+        return Called(_decoded(reply), changes(before, self.snapshot()))
 
     def add_jobs(self, *jobs: NewJob, since: str = "", **scalars: Any) -> Called:
         """Runs ``add_jobs``. The id of the last event, which differs in every run, is left out of the reply."""
@@ -186,6 +194,16 @@ class Queue:
         """Returns all keys of the prefix, those of this queue by their suffix."""
         everything = keyspace(self.redis, self.prefix)
         return {key.removeprefix(self.base).removeprefix(f"{self.prefix}:"): kept for key, kept in everything.items()}
+
+
+def _jobs(values: list[Any]) -> Iterable[list[Any]]:
+    return (values[at : at + 3] for at in range(0, len(values), 3))
+
+
+def _decoded(reply: Any) -> Any:
+    if isinstance(reply, list):
+        return [_decoded(part) for part in reply]
+    return reply.decode() if isinstance(reply, bytes) else reply
 
 
 def stored(**fields: Any) -> dict[str, str]:

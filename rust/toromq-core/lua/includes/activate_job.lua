@@ -1,8 +1,9 @@
 --[[
   activate_job: lock a job for a worker, count the start and read all that is stored of it.
 
-  Returns { id, attempts started, flat hash as it was before }, or nil and the reason where the key is no job. An id
-  without a hash gets one that any client can read, so that the worker can fail it in the open instead of losing it.
+  Returns attempts started, the flat hash as it was before, and whether its failure was decided while it waited; or nil
+  and the reason where the key is no job. An id without a hash gets one that any client can read, so that the worker can
+  fail it in the open instead of losing it.
 ]]
 local function activate_job(q, id, now_text, token, lock_duration, worker_name)
   local job_key = q.base .. id
@@ -31,5 +32,5 @@ local function activate_job(q, id, now_text, token, lock_duration, worker_name)
     redis.call('HSET', job_key, 'processedOn', now_text, 'ats', started)
   end
   redis.call('XADD', q.events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
-  return { id, started, stored }, deferred
+  return started, stored, deferred
 end

@@ -1,17 +1,19 @@
--- @include "includes/promote_due"
+-- @include "includes/settings_of"
 -- @include "includes/take_waiting"
 -- @include "includes/activate_job"
 -- @include "includes/integer_text"
 --[[
   fetch_jobs: up to `want` jobs become active for one worker.
 
-  `claim` has token, lock_duration, worker_name, limiter_max and limiter_duration (the last two optional).
-  Returns { jobs, rate limit ms, next due ms, quarantined, blocked }: jobs as activate_job gives them; the time until
-  the rate limit ends that allows no more jobs now, 0 without one; when the next delayed job is due, 0 without one; ids and reasons of keys that were
-  no jobs and were taken out; 1 where the queue is paused or at its global concurrency.
+  `claim` has token, lock_duration, worker_name, limiter_max and limiter_duration (the last two optional), and is_look:
+  whether nothing else was done in this call.
+  Returns { jobs, rate limit ms, next due ms, quarantined, blocked }: jobs packed in one or more pieces, as lists of id,
+  attempts started and flat hash as it was before, for each job; the time until the rate limit ends that allows no more
+  jobs now, 0 without one; when the next delayed job is due, 0 without one; ids and reasons of keys that were no jobs
+  and were taken out; 1 where the queue is paused or at its global concurrency.
 ]]
 local function fetch_jobs(q, now, want, claim)
-  local settings = redis.call('HMGET', q.meta, 'paused', 'concurrency', 'max', 'duration')
+  local settings = settings_of(q)
   local blocked = settings[1] ~= false
   local concurrency = tonumber(settings[2])
   if concurrency then
@@ -19,10 +21,16 @@ local function fetch_jobs(q, now, want, claim)
     blocked = blocked or free <= 0
     want = math.min(want, free)
   end
-  promote_due(q, now, blocked)
+  local first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')
+  if first[2] and tonumber(first[2]) < (now + 1) * 4096 then
+    -- @include "includes/promote_due"
+    promote_due(q, now, blocked)
+    first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')
+  end
+  local due = first[2] and math.floor(tonumber(first[2]) / 4096) or 0
 
-  local max_jobs = tonumber(settings[3]) or claim.limiter_max
-  local duration = claim.limiter_duration or tonumber(settings[4])
+  local max_jobs = tonumber(settings[4]) or claim.limiter_max
+  local duration = claim.limiter_duration or tonumber(settings[5])
   local allowed = want
   -- A limit without a window can't be applied: counting would leave a counter that never expires.
   if max_jobs and max_jobs > 0 and duration then
@@ -41,34 +49,52 @@ local function fetch_jobs(q, now, want, claim)
     end
   else
     max_jobs = nil
+    -- Most looks of an idle worker find nothing, and one call tells that.
+    if claim.is_look and redis.call('EXISTS', q.wait, q.prioritized, q.pc) == 0 then
+      return { {}, 0, due, {}, blocked and 1 or 0 }
+    end
   end
 
-  local jobs = {}
+  -- One string that Lua's library packs costs Redis half of what a reply of as many parts does: 2 us a job. Large jobs
+  -- are packed one by one, since each string is copied as it grows.
+  local pieces, piece, size = {}, {}, 0
+  local taken = 0
   local quarantined = {}
   local limited = 0
   if not blocked then
-    -- Fail before anything is taken where one of them is something else; what is taken must stand somewhere.
-    redis.call('LLEN', q.active)
-    redis.call('XLEN', q.events)
+    if claim.is_look then
+      -- Fail before anything is taken where one of them is something else; what is taken must stand somewhere.
+      redis.call('LLEN', q.active)
+      redis.call('XLEN', q.events)
+    end
     local now_text = integer_text(now)
     local counted = 0
-    while #jobs < want and counted < allowed do
-      local ids = take_waiting(q, math.min(want - #jobs, allowed - counted))
+    while taken < want and counted < allowed do
+      local ids = take_waiting(q, math.min(want - taken, allowed - counted))
       if #ids == 0 then
         break
       end
-      redis.call('LPUSH', q.active, unpack(ids))
       for _, id in ipairs(ids) do
         -- Before markers had a key of their own they stood among the waiting ids, beginning with "0:".
         if string.sub(id, 1, 2) ~= '0:' or redis.call('EXISTS', q.base .. id) == 1 then
-          local job, deferred = activate_job(q, id, now_text, claim.token, claim.lock_duration, claim.worker_name)
-          if job then
-            jobs[#jobs + 1] = job
+          local started, stored, deferred = activate_job(q, id, now_text, claim.token, claim.lock_duration,
+            claim.worker_name)
+          if started then
+            taken = taken + 1
+            local at = #piece
+            piece[at + 1], piece[at + 2], piece[at + 3] = id, started, stored
+            for i = 2, #stored, 2 do
+              size = size + #stored[i]
+            end
+            if size > 65536 then
+              pieces[#pieces + 1] = cmsgpack.pack(piece)
+              piece, size = {}, 0
+            end
             if not deferred then
               counted = counted + 1
             end
           else
-            quarantined[#quarantined + 1] = { id, deferred }
+            quarantined[#quarantined + 1] = { id, stored }
             redis.call('LREM', q.active, 1, id)
           end
         else
@@ -76,22 +102,19 @@ local function fetch_jobs(q, now, want, claim)
         end
       end
     end
-    if #jobs > 0 then
+    if #piece > 0 then
+      pieces[#pieces + 1] = cmsgpack.pack(piece)
+    end
+    if taken > 0 then
       redis.call('ZADD', q.marker, 0, '0')
       if max_jobs and counted > 0 and redis.call('INCRBY', q.limiter, counted) == counted then
         redis.call('PEXPIRE', q.limiter, integer_text(math.floor(math.abs(duration))))
       end
     end
-    if max_jobs and #jobs < want and counted >= allowed then
+    if max_jobs and taken < want and counted >= allowed then
       -- Told now, so that the worker need not ask again to learn how long to wait.
       limited = math.max(0, redis.call('PTTL', q.limiter))
     end
   end
-
-  local due = 0
-  local first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')
-  if first[2] then
-    due = math.floor(tonumber(first[2]) / 4096)
-  end
-  return { jobs, limited, due, quarantined, blocked and 1 or 0 }
+  return { pieces, limited, due, quarantined, blocked and 1 or 0 }
 end

@@ -1,11 +1,9 @@
+-- @include "includes/settings_of"
 --[[
   is_blocked: whether no job may start now, because the queue is paused or its global concurrency is used up.
-
-  The queue's settings are read once in a call: nobody can change them meanwhile.
 ]]
 local function is_blocked(q)
-  local settings = q.settings or redis.call('HMGET', q.meta, 'paused', 'concurrency')
-  q.settings = settings
+  local settings = settings_of(q)
   if settings[1] then
     return true
   end

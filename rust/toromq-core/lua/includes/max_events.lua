@@ -1,11 +1,12 @@
+-- @include "includes/settings_of"
 --[[
   max_events: the length the events stream is trimmed to; the default is written down where none is set.
 ]]
 local function max_events(q)
-  local length = redis.call('HGET', q.meta, 'opts.maxLenEvents')
-  if not length then
-    length = '10000'
-    redis.call('HSET', q.meta, 'opts.maxLenEvents', length)
+  local settings = settings_of(q)
+  if not settings[3] then
+    settings[3] = '10000'
+    redis.call('HSET', q.meta, 'opts.maxLenEvents', settings[3])
   end
-  return length
+  return settings[3]
 end

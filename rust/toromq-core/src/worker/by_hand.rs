@@ -5,13 +5,14 @@ use std::{
     time::Duration,
 };
 
+use redis::Value;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     JobOutcome, Sink, WorkerSettings,
     counting_sink::{CountingSink, note_start},
-    exchange::{fetched_job, prepare},
+    exchange::{fetched_jobs, prepare},
     marker,
     moves::persist,
     outcome::describe,
@@ -209,11 +210,10 @@ impl ByHand {
         let call = prepare(&self.keys, &self.settings, token, &[], 1, now, false);
         let fetched = items(self.link.call(&call).await?).into_iter().nth(1);
         let mut fetched = fetched.map(items).unwrap_or_default().into_iter();
-        let jobs = fetched.next().map(items).unwrap_or_default();
+        let jobs = fetched.next().unwrap_or(Value::Nil);
         let limited = fetched.next().as_ref().map_or(0, integer);
         let due = fetched.next().as_ref().map_or(0, integer);
-        let job = jobs.into_iter().next();
-        let job = job.and_then(|job| fetched_job(job, token));
+        let job = fetched_jobs(jobs, token, &self.settings).into_iter().next();
         if let Some(job) = &job {
             note_start(&self.activity, job, wall_ms());
         }

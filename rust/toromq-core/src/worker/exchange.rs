@@ -16,6 +16,7 @@ use crate::{
     job::JobRecord,
     keys::QueueKeys,
     link::{Call, integer, items, text},
+    packed::{Packed, unpacked},
     scripts::{self, Code},
     telemetry::Activity,
 };
@@ -71,31 +72,41 @@ pub(super) fn prepare(
         Some(points) => call.number(points),
         None => call.arg(""),
     };
+    let mut ends = Packed::default();
     for entry in batch {
-        describe_end(&mut call, entry, again);
+        describe_end(&mut ends, entry, again);
     }
+    ends.put(&mut call);
     call
 }
 
 /// One group of the script's arguments.
-pub(super) fn describe_end(call: &mut Call, entry: &Entry, again: bool) {
-    call.arg(&entry.id)
-        .arg(&entry.token)
-        .arg(entry.outcome)
-        .arg(&entry.value);
-    if entry.trace.is_empty() {
-        call.arg(&entry.stack);
+pub(super) fn describe_end(ends: &mut Packed, entry: &Entry, again: bool) {
+    ends.text(&entry.id)
+        .text(&entry.token)
+        .text(entry.outcome)
+        .text(&entry.value)
+        .count(entry.plain_fields.filter(|_| !again));
+    let before = if again {
+        entry.before.to_string()
     } else {
-        call.arg(format!("{}\n{}", entry.stack, entry.trace));
+        String::new()
+    };
+    let more = [
+        ("stacktrace", entry.stack.as_str()),
+        ("trace", &entry.trace),
+        ("keep", &entry.keep),
+        ("number", &entry.number),
+        ("flag", entry.flag),
+        ("before", &before),
+    ];
+    if more.iter().all(|(_, value)| value.is_empty()) {
+        ends.flag(false);
+    } else {
+        let given = more.into_iter().filter(|(_, value)| !value.is_empty());
+        ends.named(&given.collect::<Vec<_>>());
     }
-    call.arg(&entry.keep)
-        .arg(&entry.number)
-        .arg(entry.flag)
-        .arg(if again {
-            entry.before.to_string()
-        } else {
-            String::new()
-        });
+    ends.end_group(6);
 }
 
 pub(super) async fn exchange(
@@ -120,13 +131,27 @@ pub(super) async fn exchange(
     Ok(take_reply(shared, batch, &token, reply, sent, now))
 }
 
-/// A job of a reply: id, count of starts, flat hash.
-pub(super) fn fetched_job(job: Value, token: &str) -> Option<JobRecord> {
-    let mut job = items(job).into_iter();
-    let (id, started, stored) = (job.next()?, job.next()?, job.next()?);
-    let mut record = JobRecord::new(text(&id), token.to_owned(), stored);
-    record.attempts_started = integer(&started);
-    Some(record)
+/// The jobs of a reply, which this worker has begun under `token`.
+pub(super) fn fetched_jobs(
+    packed: Value,
+    token: &str,
+    settings: &WorkerSettings,
+) -> Vec<JobRecord> {
+    let written: &[&str] = if settings.name.is_empty() {
+        &["processedOn", "ats"]
+    } else {
+        &["processedOn", "ats", "pb"]
+    };
+    let mut values = unpacked(packed).into_iter();
+    let mut jobs = Vec::new();
+    while let (Some(id), Some(started), Some(stored)) =
+        (values.next(), values.next(), values.next())
+    {
+        let (id, started) = (text(&id), integer(&started));
+        let job = JobRecord::begun(id, token.to_owned(), started, stored, written);
+        jobs.push(job);
+    }
+    jobs
 }
 
 pub(super) fn take_reply(
@@ -152,7 +177,8 @@ pub(super) fn take_reply(
         again.extend(settle(shared, entry, integer(code), now));
     }
 
-    let jobs = fetched.next().map(items).unwrap_or_default();
+    let jobs = fetched.next().unwrap_or(Value::Nil);
+    let jobs = fetched_jobs(jobs, token, &shared.settings);
     let limited = fetched
         .next()
         .map_or(0, |limited| integer(&limited))
@@ -167,8 +193,7 @@ pub(super) fn take_reply(
     }
     let blocked = fetched.next().is_some_and(|blocked| integer(&blocked) == 1);
     let count = jobs.len();
-    let jobs = jobs.into_iter().filter_map(|job| fetched_job(job, token));
-    again.extend(accept(shared, jobs, sent));
+    again.extend(accept(shared, jobs.into_iter(), sent));
     Fetched {
         count,
         limited: u64::try_from(limited).unwrap_or(0),

@@ -12,6 +12,7 @@ use crate::{
     job::JobRecord,
     keys::QueueKeys,
     link::{Call, Link, integer, items, text},
+    packed::Packed,
     scripts::{self, Code},
 };
 
@@ -95,7 +96,9 @@ impl Move {
             call.arg("");
         }
         let entry = Entry::put_back(&run.id, &run.token, run.attempts_started, delay);
-        describe_end(&mut call, &entry, again);
+        let mut ends = Packed::default();
+        describe_end(&mut ends, &entry, again);
+        ends.put(&mut call);
         call
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Entry {
     pub(super) flag: &'static str,
     /// By which the script recognises what stands already: attempts made, or attempts started for an end that is none.
     pub(super) before: i64,
+    /// As [`JobRecord::plain_fields`].
+    pub(super) plain_fields: Option<u8>,
     pub(super) watched: bool,
     pub(super) limited: bool,
 }
@@ -43,6 +45,7 @@ impl Entry {
             number: delay.map(|delay| delay.to_string()).unwrap_or_default(),
             flag: "",
             before: attempts_started,
+            plain_fields: None,
             watched: true,
             limited: false,
         }
@@ -82,6 +85,7 @@ pub(super) fn describe(
             watched,
         } => {
             entry.before = record.attempts_made;
+            entry.plain_fields = record.plain_fields;
             entry.outcome = "completed";
             entry.value = returnvalue;
             entry.keep = keep(record, "removeOnComplete", &settings.remove_on_complete);
@@ -119,6 +123,7 @@ pub(super) fn describe(
                 .is_none_or(|most| record.attempts_started < most);
             if unrecoverable || !tries_left || !starts_left || delay < 0.0 {
                 entry.outcome = "failed";
+                entry.plain_fields = record.plain_fields;
                 entry.value = reason.unwrap_or_else(|| "null".to_owned()).into_bytes();
                 entry.number = attempts.to_string();
                 entry.keep = keep(record, "removeOnFail", &settings.remove_on_fail);
