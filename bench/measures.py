@@ -62,7 +62,8 @@ class Sizes:
     over_ms: int = 5_000
     limit: int = 5_000
     windows: int = 3
-    idle_s: float = 10
+    #: Twice as long as any worker waits before it looks by itself.
+    idle_s: float = 20
 
 
 QUICK = Sizes(

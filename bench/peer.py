@@ -16,6 +16,8 @@ from bench import install
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PATIENCE_S = 90.0
+# A million jobs take minutes to add.
+_PATIENCE_S_EACH_JOB = 1e-3
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ class Process:
         """Send a request and wait for its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        watchdog = threading.Timer(_PATIENCE_S, self._process.kill)
+        patience = _PATIENCE_S + _PATIENCE_S_EACH_JOB * fields.get("jobs", 0)
+        watchdog = threading.Timer(patience, self._process.kill)
         watchdog.start()
         try:
             self._process.stdin.write(json.dumps({"do": do, **fields}) + "\n")

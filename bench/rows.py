@@ -42,6 +42,7 @@ class Row:
         figures: those that get a line each, and their units.
         main: whether a plain run takes it; the others need `--all`, or to be named.
         stand_in: peers that repeat the row show what they did in this one.
+        warms: whether it makes a process faster; the others mostly wait.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Row:
     figures: Mapping[str, str] = field(default_factory=lambda: {"rate": "jobs/s"})
     main: bool = True
     stand_in: str = ""
+    warms: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ ROWS = {
         "50 jobs a second on an idle queue: from the call of add() in one process to the processor in another",
         idle,
         _LATENCY,
+        warms=False,
     ),
     "events": Row(
         "events, listener",
@@ -152,6 +155,7 @@ ROWS = {
         delayed,
         {**_LATENCY, "early": "jobs"},
         main=False,
+        warms=False,
     ),
     "limited": Row(
         "rate limit",
@@ -159,6 +163,7 @@ ROWS = {
         limited,
         {"allowed": "%"},
         main=False,
+        warms=False,
     ),
     "queues_4": Row(
         f"drain, {QUEUES} queues",
@@ -195,6 +200,7 @@ ROWS = {
         idle_worker,
         {"commands": "1/s", "CPU": "%", "PSS": "MiB"},
         main=False,
+        warms=False,
     ),
     "first_add": Row(
         "new process",
@@ -202,6 +208,7 @@ ROWS = {
         first_add,
         {"import": "ms", "first add": "ms"},
         main=False,
+        warms=False,
     ),
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bench import install, plot, report
+from bench.__main__ import warming
 from bench.measures import QUICK
 from bench.peer import PEERS
 from bench.rows import ALIASES, BACKLOGS, ROWS
@@ -133,6 +134,11 @@ def test_a_job_that_ran_before_an_older_one_ends_the_benchmark(bench: Bench, mon
     monkeypatch.setattr(worker, "ask", backwards)
     with pytest.raises(SystemExit, match="was not the first to run"):
         ROWS["drain_1"].measure(bench, "toromq", _TINY)
+
+
+def test_a_round_that_only_warms_up_leaves_out_what_takes_long() -> None:
+    assert warming(["add", "idle", "backlog_10k", "backlog_1M"]) == ["add", "backlog_1k"]
+    assert warming(["idle"]) == ["idle"]
 
 
 def test_every_peer_has_a_bar_of_its_own_colour() -> None:
