@@ -22,6 +22,7 @@ NativeConnection = _native.NativeConnection
 NativeFlows = _native.NativeFlows
 NativeQueue = _native.NativeQueue
 NativeFeed = _native.NativeFeed
+NativeFields = _native.NativeFields
 NativeWaits = _native.NativeWaits
 NativeWorker = _native.NativeWorker
 NativeByHand = _native.NativeByHand

@@ -29,8 +29,10 @@ def waits_for_children(job: JobFields[Any, Any], signal: BaseException) -> bool:
 
 def is_handed_back(job: JobFields[Any, Any], error: BaseException) -> bool:
     """Whether a job ended as it was told to by a close, or by the loss of its lock: that is no failure."""
+    if not isinstance(error, JobCancelledError):
+        return False
     told = job._cancellation
-    return isinstance(error, JobCancelledError) and told.is_set() and not told.fails
+    return told.is_set() and not told.fails
 
 
 def refusal_of(job: JobFields[Any, Any], most_starts: int | None) -> str | None:

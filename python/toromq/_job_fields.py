@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import threading
 from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
-from toromq._bridge import NativeWorker, from_json, to_json
+from toromq._bridge import NativeFields, NativeWorker, from_json, to_json
 from toromq._cancellation import Cancellation
 from toromq._guards import is_mapping
 from toromq.errors import ConfigurationError, JobCancelledError, SerializationError
@@ -25,33 +25,20 @@ else:
     DataT = TypeVar("DataT")
     ResultT = TypeVar("ResultT")
 
-Stored = tuple[str, str, int, int, dict[str, bytes]]
+Stored = tuple[str, str, int, int, dict[str, bytes] | NativeFields]
 Packed = tuple[Any, ...]
 """A job to add, as the engine takes it."""
 Run = tuple[str, str]
 """A run of a job: its id and the token under which it was fetched."""
 
 
-class _Made:
-    """A dict of a job that is made when it is first looked at: few look at what they have added, or run."""
-
-    def __init__(self, make: Callable[[Any], dict[str, Any]]) -> None:
-        self._make = make
-
-    def __set_name__(self, owner: type[Any], name: str) -> None:
-        self._name = name
-
-    def __get__(self, job: JobFields[Any, Any] | None, owner: type[Any]) -> Any:
-        if job is None:
-            return self
-        # From now on it hides this. Threads that come at once find the same.
-        known = job.__dict__
-        return known.setdefault(self._name, self._make(job))
+# Held while all fields of a job are made, so that threads that come at once find the same.
+_making = threading.Lock()
 
 
-def _added_fields(job: JobFields[Any, Any]) -> dict[str, bytes]:
+def _added_fields(job: Packed) -> dict[str, bytes]:
     """What was written to the hash of a job that was just added."""
-    _, name, data, opts, timestamp, delay, priority, _, rule, parent = job._packed
+    _, name, data, opts, timestamp, delay, priority, _, rule, parent = job
     fields = {
         "name": name.encode(),
         "data": data,
@@ -80,14 +67,9 @@ class JobFields(Generic[DataT, ResultT]):
     """
 
     is_duplicate = False
-    # Of a job that was added by this program.
-    _packed: Packed
-    if TYPE_CHECKING:
-        _fields: dict[str, bytes]
-        _decoded: dict[str, Any]
-    else:
-        _fields = _Made(_added_fields)
-        _decoded = _Made(lambda _: {})
+    # What was read, or what was added. A dict is made of it when that is needed: few look at all of a job.
+    _stored: dict[str, bytes] | NativeFields | Packed
+    _decoded: dict[str, Any] | None = None
     # The worker that runs it, and where its processor has put it meanwhile.
     _runner: NativeWorker | None = None
     _moved: str | None = None
@@ -99,13 +81,13 @@ class JobFields(Generic[DataT, ResultT]):
     def __init__(self, queue: Any, stored: Stored) -> None:
         """Made by queues and workers."""
         self._queue = queue
-        self.id, self.token, self.attempts_started, self.attempts_made, self._fields = stored
+        self.id, self.token, self.attempts_started, self.attempts_made, self._stored = stored
 
     @classmethod
     def _of_added(cls, queue: Any, job_id: str, job: Packed) -> Self:
         """A job as it was just added."""
         made = cls.__new__(cls)
-        made._queue, made.id, made._packed = queue, job_id, job
+        made._queue, made.id, made._stored = queue, job_id, job
         made.token, made.attempts_started, made.attempts_made = "", 0, 0
         return made
 
@@ -142,21 +124,45 @@ class JobFields(Generic[DataT, ResultT]):
         if reason is not None:
             raise JobCancelledError(reason)
 
+    @property
+    def _fields(self) -> dict[str, bytes]:
+        """All that is stored of it."""
+        stored = self._stored
+        if isinstance(stored, dict):
+            return stored
+        with _making:
+            stored = self._stored
+            if not isinstance(stored, dict):
+                stored = self._stored = _added_fields(stored) if isinstance(stored, tuple) else stored.all()
+        return stored
+
+    def _field(self, name: str) -> bytes | None:
+        stored = self._stored
+        return (self._fields if isinstance(stored, tuple) else stored).get(name)
+
+    def _known(self) -> dict[str, Any]:
+        """What was decoded of it already."""
+        known = self._decoded
+        if known is None:
+            known = self._decoded = {}
+        return known
+
     def _text(self, field: str) -> str | None:
-        value = self._fields.get(field)
+        value = self._field(field)
         return None if value is None else value.decode("utf-8", "replace")
 
     def _integer(self, field: str) -> int:
-        return _number(self._fields, field)
+        return _number(self._field(field) or b"0")
 
     def _json(self, field: str, default: Any) -> Any:
-        if field not in self._decoded:
-            value = self._fields.get(field)
+        known = self._known()
+        if field not in known:
+            value = self._field(field)
             try:
-                self._decoded[field] = default if value is None else from_json(value)
+                known[field] = default if value is None else from_json(value)
             except SerializationError as error:
                 raise SerializationError(f"job {self.id}: the stored {field} is no JSON: {error}") from error
-        return self._decoded[field]
+        return known[field]
 
     @property
     def queue_name(self) -> str:
@@ -185,10 +191,12 @@ class JobFields(Generic[DataT, ResultT]):
         Raises:
             SerializationError: what is stored is no JSON, or not what the queue's `data_type` says.
         """
-        if "data" not in self._decoded:
-            stored = self._fields.get("data", b"{}")
-            self._decoded["data"] = self._queue._data_type.decode(stored, f"job {self.id}: the stored data")
-        return cast(DataT, self._decoded["data"])
+        known = self._known()
+        if "data" not in known:
+            stored = self._field("data")
+            place = f"job {self.id}: the stored data"
+            known["data"] = self._queue._data_type.decode(b"{}" if stored is None else stored, place)
+        return cast(DataT, known["data"])
 
     @property
     def opts(self) -> dict[str, Any]:
@@ -222,12 +230,13 @@ class JobFields(Generic[DataT, ResultT]):
         Raises:
             SerializationError: what is stored is no JSON, or not what the queue's `result_type` says.
         """
-        if "returnvalue" not in self._decoded:
-            stored = self._fields.get("returnvalue", b"null")
+        known = self._known()
+        if "returnvalue" not in known:
+            stored = self._field("returnvalue")
             place = f"job {self.id}: the stored returnvalue"
-            nothing = stored == b"null"
-            self._decoded["returnvalue"] = None if nothing else self._queue._result_type.decode(stored, place)
-        return cast("ResultT | None", self._decoded["returnvalue"])
+            nothing = stored is None or stored == b"null"
+            known["returnvalue"] = None if nothing else self._queue._result_type.decode(stored, place)
+        return cast("ResultT | None", known["returnvalue"])
 
     @property
     def failed_reason(self) -> str | None:
@@ -318,12 +327,14 @@ class JobFields(Generic[DataT, ResultT]):
 
     def _set(self, **fields: bytes | None) -> None:
         """Take over what was just written to its hash; None for a field that was removed."""
+        stored, known = self._fields, self._decoded
         for name, value in fields.items():
-            self._decoded.pop(name, None)
+            if known is not None:
+                known.pop(name, None)
             if value is None:
-                self._fields.pop(name, None)
+                stored.pop(name, None)
             else:
-                self._fields[name] = value
+                stored[name] = value
 
     def _ended(self, finished_on: int | None, **outcome: bytes) -> None:
         """Take over what was just written of the end of an attempt; None where the job goes on."""
@@ -347,13 +358,13 @@ def stored_of(given: Any, job_id: str | None) -> Stored:
     found = given.get("id") if job_id is None else job_id
     if not isinstance(found, str):
         raise ConfigurationError(f"job_id: got {found!r}; give the job's id, as a text, or with the stored fields")
-    made = _number(fields, "attemptsMade" if "attemptsMade" in fields else "atm")
-    return found, "", _number(fields, "ats"), made, fields
+    made = fields.get("attemptsMade", fields.get("atm", b"0"))
+    return found, "", _number(fields.get("ats", b"0")), _number(made), fields
 
 
-def _number(fields: Mapping[str, bytes], name: str) -> int:
+def _number(stored: bytes) -> int:
     try:
-        return int(float(fields.get(name, b"0")))
+        return int(float(stored))
     except (ValueError, OverflowError):
         return 0
 

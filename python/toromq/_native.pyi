@@ -6,6 +6,7 @@ __all__ = [
     "NativeConnection",
     "NativeFeed",
     "NativeFetch",
+    "NativeFields",
     "NativeFlows",
     "NativeQueue",
     "NativeWait",
@@ -217,6 +218,11 @@ class NativeWorker:
 @final
 class NativeFetch:
     def cancel(self) -> None: ...
+
+@final
+class NativeFields:
+    def get(self, name: str) -> bytes | None: ...
+    def all(self) -> dict[str, bytes]: ...
 
 @final
 class NativeByHand:

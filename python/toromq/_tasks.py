@@ -33,16 +33,17 @@ class _JobTask(asyncio.Task[None]):
 
 
 class TaskRunner:
-    """Runs `run(stored)` for each job, which must raise nothing but CancelledError and what ends the process."""
+    """Runs `run(stored, (id, token))` for each job, which raises only CancelledError and what ends the process."""
 
-    def __init__(self, run: Callable[[Stored], Awaitable[None]], hand_back: Callable[[Run], None]) -> None:
+    def __init__(self, run: Callable[[Stored, Run], Awaitable[None]], hand_back: Callable[[Run], None]) -> None:
         """For the running event loop; `hand_back` gets the runs that were withdrawn before they began."""
         self._run_job = run
         self._hand_back = hand_back
         self._waiting: deque[Stored] = deque()
         self._running: dict[Run, _JobTask] = {}
         self._tasks: set[_JobTask] = set()
-        self._starting = False
+        # The one that has not begun, where there is one.
+        self._next: _JobTask | None = None
         self._is_ending = False
         self._context = contextvars.copy_context()
 
@@ -54,38 +55,40 @@ class TaskRunner:
         self._start()
 
     def _start(self) -> None:
-        if self._waiting and not self._starting:
-            self._starting = True
-            task = _JobTask(self._run(), loop=asyncio.get_running_loop(), context=self._context.copy())
-            # The loop alone holds a task weakly.
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        assert isinstance(task, _JobTask)
-        self._tasks.discard(task)
-        if task.cancelled() and self._starting:
+        if not self._waiting:
+            return
+        if self._next is not None:
+            if not self._next.done():
+                return
             # Cancelled before its first step.
-            self._starting = False
+            self._tasks.discard(self._next)
+        self._next = _JobTask(self._run(), loop=asyncio.get_running_loop(), context=self._context.copy())
+        # The loop alone holds a task weakly.
+        self._tasks.add(self._next)
 
     async def _run(self) -> None:
-        self._starting = False
-        task = asyncio.current_task()
-        assert isinstance(task, _JobTask)
+        task, self._next = self._next, None
+        assert task is not None
+        waiting, running = self._waiting, self._running
         fresh = contextvars.copy_context()
         began = time.monotonic()
-        while self._waiting:
-            stored = self._waiting.popleft()
-            # It goes on with the rest if this job waits, and finds nothing to do if it does not.
-            self._start()
-            run = (stored[0], stored[1])
-            self._running[run] = task
-            try:
-                await self._run_job(stored)
-            finally:
-                del self._running[run]
-            if task.cancelling() or contextvars.copy_context() != fresh or time.monotonic() - began > _TURN:
-                break
+        try:
+            while waiting:
+                stored = waiting.popleft()
+                # It goes on with the rest if this job waits, and finds nothing to do if it does not.
+                if waiting and self._next is None:
+                    self._start()
+                run = (stored[0], stored[1])
+                running[run] = task
+                try:
+                    await self._run_job(stored, run)
+                finally:
+                    del running[run]
+                if task.cancelling() or contextvars.copy_context() != fresh or time.monotonic() - began > _TURN:
+                    break
+        finally:
+            # Here, for to be called when it is done would cost a turn of the loop for each job that waits.
+            self._tasks.discard(task)
         self._start()
 
     def cancel(self, run: Run, reason: str) -> None:

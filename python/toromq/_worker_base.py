@@ -348,13 +348,17 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
                 self._tell("completed", job, result)
         elif event == "failed":
             stored, reason, stacktrace, finished_on = value
+            run = stored[:2]
             # A parent that ended too early had a result.
-            self._results.pop(stored[:2], None)
+            self._results.pop(run, None)
+            error = self._errors.pop(run, None)
+            if self._tracing is None and not self._listeners.get("failed"):
+                return
             job = self._job_type(self._queue, stored)
             if self._tracing is not None:
                 self._tracing.failed(job, finished_on is not None)
             job._ended(finished_on, failedReason=reason.encode(), stacktrace=stacktrace.encode())
-            self._tell("failed", job, self._errors.pop((job.id, job.token), None) or UnrecoverableError(reason))
+            self._tell("failed", job, UnrecoverableError(reason) if error is None else error)
         elif event == "lock_lost":
             (stored,) = value
             self._results.pop(stored[:2], None)

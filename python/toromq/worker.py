@@ -341,13 +341,12 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
             self._tasks.cancel(run, reason)
         return is_news
 
-    async def _run_job(self, stored: Stored) -> None:
+    async def _run_job(self, stored: Stored, run: Run) -> None:
         native = self._native
         assert native is not None
         assert self._tasks is not None
         job: Job[Any, Any] = Job(self._queue, stored)
         job._runner = native
-        run = (job.id, job.token)
         if self._listeners.get("active"):
             self._tell("active", job)
         try:

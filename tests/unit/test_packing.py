@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from toromq import Job, _packing
+from toromq import _packing
 from toromq._packing import packed
 from toromq.errors import ConfigurationError
 
@@ -102,7 +102,3 @@ def test_only_so_many_options_are_remembered_and_no_long_ones() -> None:
     _packing._known.clear()
     packed("n", b"{}", {"backoff": {"type": "x" * 5000}}, {})
     assert not _packing._known
-
-
-def test_the_attributes_of_a_job_can_be_listed_on_its_class() -> None:
-    assert {"data", "_fields", "_decoded"} <= {name for name in dir(Job) if getattr(Job, name) is not None}

@@ -5,6 +5,7 @@ mod cron;
 mod errors;
 mod feed;
 mod flow;
+mod held;
 mod json;
 mod pool;
 mod port;
@@ -55,6 +56,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<feed::NativeFeed>()?;
     module.add_class::<feed::NativeCatchUp>()?;
     module.add_class::<worker::NativeFetch>()?;
+    module.add_class::<held::NativeFields>()?;
     module.add_class::<flow::NativeFlows>()?;
     module.add_class::<waits::NativeWaits>()?;
     module.add_class::<waits::NativeWait>()?;

@@ -25,6 +25,7 @@ use toromq_core::{
 
 use crate::{
     errors::to_python,
+    held,
     runtime::{self, OfProcess},
 };
 
@@ -59,7 +60,7 @@ pub(crate) enum Item {
     JobFailed(Arc<JobRecord>, Failed),
 }
 
-fn dict_of_bytes<'py>(
+pub(crate) fn dict_of_bytes<'py>(
     py: Python<'py>,
     fields: &[(String, Vec<u8>)],
 ) -> PyResult<Bound<'py, PyDict>> {
@@ -70,7 +71,7 @@ fn dict_of_bytes<'py>(
     Ok(dict)
 }
 
-pub(crate) fn record(py: Python<'_>, job: &JobRecord) -> PyResult<Py<PyAny>> {
+fn record(py: Python<'_>, job: &JobRecord) -> PyResult<Py<PyAny>> {
     let fields = dict_of_bytes(py, &job.fields)?;
     (
         &job.id,
@@ -152,7 +153,7 @@ impl Item {
             Self::Held(jobs) => {
                 let list = PyList::empty(py);
                 for job in jobs {
-                    list.append(record(py, job)?)?;
+                    list.append(held::record(py, job)?)?;
                 }
                 list.into_py_any(py)
             }
@@ -174,7 +175,7 @@ impl Item {
             Self::JobCompleted(run, finished_on) => (run, finished_on).into_py_any(py),
             Self::JobDropped(run) => run.into_py_any(py),
             Self::JobFailed(job, failed) => (
-                record(py, job)?,
+                held::record(py, job)?,
                 &failed.reason,
                 &failed.stacktrace,
                 failed.finished_on,

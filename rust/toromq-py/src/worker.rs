@@ -24,8 +24,9 @@ use toromq_core::{
 
 use crate::{
     connection::NativeConnection,
+    held,
     pool::Pool,
-    port::{self, Inbox, Item, Port},
+    port::{Inbox, Item, Port},
     runtime::{self, End, OfProcess},
 };
 
@@ -322,7 +323,7 @@ impl NativeWorker {
             .as_ref()
             .and_then(|pool| pool.take(py, new));
         taken
-            .map(|taken| Ok((port::record(py, &taken.job)?, taken.start_another)))
+            .map(|taken| Ok((held::record(py, &taken.job)?, taken.start_another)))
             .transpose()
     }
 
