@@ -97,8 +97,24 @@ class Port:
         self._arrived: deque[tuple[int, Any]] = deque()
         loop.add_reader(self._port.fileno(), self._drain)
 
+    def _watch(self) -> None:
+        """Let the loop watch the sockets that it drives."""
+        loop = asyncio.get_running_loop()
+        while self._port.changed:
+            for fd, what in self._port.changes():
+                if what == "read":
+                    loop.add_reader(fd, self._drain)
+                elif what == "write":
+                    loop.add_writer(fd, self._drain)
+                else:
+                    loop.remove_writer(fd)
+                    if what == "nothing":
+                        loop.remove_reader(fd)
+
     def _drain(self) -> None:
         self._arrived.extend(self._port.drain())
+        if self._port.changed:
+            self._watch()
         while self._arrived:
             ticket, value = self._arrived.popleft()
             receiver = self._receivers.get(ticket)
@@ -128,6 +144,8 @@ class Port:
         started = None
         try:
             started = operation(self._port, ticket, *arguments)
+            if self._port.changed:
+                self._watch()
             return await future
         except BaseException:
             self._waiting.pop(ticket, None)

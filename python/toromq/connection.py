@@ -20,8 +20,9 @@ _QUERY: Final = {"db": "db", "user": "username", "username": "username", "pass":
 class Connection:
     """A connection to Redis that queues and workers share.
 
-    Making one has no side effect; the first operation connects. The queues of a process that are given the same object
-    use one socket; a worker adds three of its own (commands, waiting, locks).
+    Making one has no side effect; the first operation connects. The queues that are given the same object share
+    sockets: one for each event loop that uses them, and up to five for blocking callers, however many threads those
+    are. With TLS it is one for all. A worker adds three of its own (commands, waiting, locks).
 
     Args:
         url: redis://user:password@host:port/db, rediss:// for TLS, unix:///path?db=0, or embedded:PATH for a server

@@ -245,13 +245,13 @@ async def test_queues_with_one_connection_share_a_socket(face: Any, box: RedisBo
     assert [entry["name"] for entry in ours(client)] == ["shared"]
 
 
-async def test_both_faces_share_a_socket(box: RedisBox, client: redis.Redis) -> None:
+async def test_a_loop_and_a_thread_have_a_socket_each(box: RedisBox, client: redis.Redis) -> None:
     connection = Connection(box.url)
     one: toromq.Queue[Any, Any] = toromq.Queue("q", connection=connection)
     other: sync.Queue[Any, Any] = sync.Queue("q", connection=connection)
     await one.add("n")
     await asyncio.to_thread(other.add, "n")
-    assert len(ours(client)) == 1
+    assert len(ours(client)) == 2
     assert await one.get_job_counts("waiting") == {"waiting": 2}
 
 

@@ -1,5 +1,7 @@
 //! Where Redis is, who we are there, and how long to wait for it.
 
+#[cfg(unix)]
+use std::io;
 use std::{
     fmt,
     hash::{Hash, Hasher},
@@ -11,10 +13,15 @@ use std::{
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
     TlsCertificates,
-    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+    io::tcp::{
+        TcpSettings,
+        socket2::{self, TcpKeepalive},
+    },
 };
 
 use crate::error::{Error, Result};
+#[cfg(unix)]
+use crate::lane::Stream;
 
 /// Certificates beyond those that every system trusts, in PEM form.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
@@ -61,6 +68,13 @@ pub struct ConnectionOptions {
     pub connect_timeout: Duration,
     /// How long a producer tries before it gives up, and how long any single reply may take.
     pub command_timeout: Duration,
+}
+
+/// A host that vanished without a word is found by its silence.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
 }
 
 /// Options that were found good.
@@ -117,13 +131,9 @@ impl ConnectionSettings {
         if let Some(password) = &options.password {
             redis = redis.set_password(password);
         }
-        // A host that vanished without a word is found by its silence.
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(15))
-            .with_interval(Duration::from_secs(5));
         let tcp = TcpSettings::default()
             .set_nodelay(true)
-            .set_keepalive(keepalive);
+            .set_keepalive(keepalive());
         let (address, tls) = match options.address {
             Address::Unix(path) => (ConnectionAddr::Unix(path), None),
             Address::Tcp(host, port, None) => (ConnectionAddr::Tcp(host, port), None),
@@ -163,5 +173,28 @@ impl ConnectionSettings {
             command_timeout: options.command_timeout,
             options: asked,
         })
+    }
+
+    /// Whether everything goes through TLS.
+    #[must_use]
+    pub fn uses_tls(&self) -> bool {
+        matches!(self.options.address, Address::Tcp(_, _, Some(_)))
+    }
+
+    /// A new socket to the server, for who watches it himself.
+    #[cfg(unix)]
+    pub(crate) async fn open(&self) -> io::Result<Stream> {
+        match &self.options.address {
+            Address::Tcp(host, port, _) => {
+                let stream = tokio::net::TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
+                Ok(Stream::Tcp(stream.into_std()?))
+            }
+            Address::Unix(path) => {
+                let stream = tokio::net::UnixStream::connect(path).await?;
+                Ok(Stream::Unix(stream.into_std()?))
+            }
+        }
     }
 }

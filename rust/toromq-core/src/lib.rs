@@ -10,6 +10,8 @@ pub mod feed;
 pub mod flow;
 pub mod job;
 pub mod keys;
+#[cfg(unix)]
+pub mod lane;
 pub mod link;
 mod packed;
 mod peer;

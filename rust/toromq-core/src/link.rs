@@ -2,6 +2,7 @@
 //! an operation whose reply was lost may be repeated is for its caller to decide.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,8 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
+use redis::{
+    Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, aio::MultiplexedConnection,
+};
 
+#[cfg(unix)]
+use crate::lane::Lane;
 use crate::{
     connection::ConnectionSettings,
     error::{Error, Outcome, Result},
@@ -161,6 +166,9 @@ pub struct Link {
     // An async mutex: it is held while connecting, so that callers who come meanwhile share the new connection.
     current: tokio::sync::Mutex<Current>,
     reconnects: Arc<AtomicU64>,
+    /// Whose event loop watches the socket; without one the Tokio runtime does that it is first used in.
+    #[cfg(unix)]
+    lane: Option<Lane>,
 }
 
 #[derive(Debug, Default)]
@@ -184,6 +192,18 @@ impl Link {
             meets: false,
             current: tokio::sync::Mutex::default(),
             reconnects: telemetry::reconnects(),
+            #[cfg(unix)]
+            lane: None,
+        }
+    }
+
+    /// A connection for commands whose socket the event loop of `lane` watches; it must be used there only.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn on_lane(settings: &ConnectionSettings, lane: &Lane) -> Self {
+        Self {
+            lane: Some(lane.clone()),
+            ..Self::new(settings)
         }
     }
 
@@ -197,6 +217,8 @@ impl Link {
             meets: false,
             current: tokio::sync::Mutex::default(),
             reconnects: telemetry::reconnects(),
+            #[cfg(unix)]
+            lane: None,
         }
     }
 
@@ -236,12 +258,7 @@ impl Link {
         let config = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout()))
             .set_response_timeout(self.response_timeout);
-        let connected = self
-            .settings
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await;
-        let mut connection = match connected {
+        let mut connection = match self.connect(&config).await {
             Ok(connection) => connection,
             Err(error) => {
                 let error = self.unreachable(&error);
@@ -267,6 +284,44 @@ impl Link {
         }
         current.number += 1;
         Ok((connection, current.number))
+    }
+
+    async fn connect(
+        &self,
+        config: &redis::AsyncConnectionConfig,
+    ) -> RedisResult<MultiplexedConnection> {
+        #[cfg(unix)]
+        if let Some(lane) = &self.lane
+            && !self.settings.uses_tls()
+        {
+            let connected = tokio::time::timeout(
+                self.connect_timeout(),
+                self.connect_on(lane, config.clone()),
+            );
+            return connected
+                .await
+                .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        }
+        self.settings
+            .client
+            .get_multiplexed_async_connection_with_config(config)
+            .await
+    }
+
+    #[cfg(unix)]
+    async fn connect_on(
+        &self,
+        lane: &Lane,
+        config: redis::AsyncConnectionConfig,
+    ) -> RedisResult<MultiplexedConnection> {
+        let settings = self.settings.clone();
+        let connected = lane.runtime().spawn(async move { settings.open().await });
+        let stream = connected.await.map_err(io::Error::other)??;
+        let info = self.settings.client.get_connection_info().redis_settings();
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(info, lane.adopt(stream)?, config).await?;
+        lane.spawn_driver(driver);
+        Ok(connection)
     }
 
     /// Makes the connection now, if there is none, for those who look who is connected.

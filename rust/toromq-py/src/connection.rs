@@ -8,7 +8,11 @@ use toromq_core::{
     link::Link,
 };
 
-use crate::{errors::to_python, runtime::OfProcess};
+use crate::{
+    drive::{Drive, SharedDrive},
+    errors::to_python,
+    runtime::OfProcess,
+};
 
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
@@ -32,12 +36,16 @@ struct Options {
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeConnection {
     pub(crate) settings: ConnectionSettings,
-    link: OfProcess<Arc<Link>>,
+    drive: SharedDrive,
 }
 
 impl NativeConnection {
     pub(crate) fn link(&self) -> Arc<Link> {
-        Arc::clone(&self.link)
+        Arc::clone(&self.drive.link)
+    }
+
+    pub(crate) fn drive(&self) -> SharedDrive {
+        OfProcess::new(Arc::clone(&self.drive))
     }
 }
 
@@ -67,7 +75,7 @@ impl NativeConnection {
         })
         .map_err(|error| to_python(&error))?;
         Ok(Self {
-            link: OfProcess::new(Arc::new(Link::new(&settings))),
+            drive: OfProcess::new(Arc::new(Drive::new(settings.clone()))),
             settings,
         })
     }

@@ -2,6 +2,7 @@
 
 mod connection;
 mod cron;
+mod drive;
 mod errors;
 mod feed;
 mod flow;

@@ -4,8 +4,10 @@
 use std::{
     io::{Read as _, Write as _},
     os::{fd::AsRawFd, unix::net::UnixStream},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use pyo3::{
@@ -19,11 +21,13 @@ use toromq_core::{
     events::{Event, Place},
     flow::Node,
     job::JobRecord,
+    lane::{Lane, Watch},
     queue::{Added, Scheduler},
     worker::Failed,
 };
 
 use crate::{
+    drive::SIGNALS,
     errors::to_python,
     held,
     runtime::{self, OfProcess},
@@ -188,6 +192,10 @@ impl Item {
 pub(crate) struct Inbox {
     items: Mutex<Items>,
     signal: Signal,
+    /// Whether a byte is on its way.
+    signalled: AtomicBool,
+    /// Whether its event loop is about to take what has arrived.
+    draining: AtomicBool,
 }
 
 #[derive(Default)]
@@ -216,10 +224,19 @@ impl Inbox {
             items.arrived.len() == 1
         };
         match &self.signal {
-            // A full pipe holds a wake-up already.
-            Signal::Byte(signal) if first => drop((&mut &*signal).write(&[1])),
-            Signal::Byte(_) => {}
+            Signal::Byte(_) if !first || self.draining.load(Ordering::SeqCst) => {}
+            Signal::Byte(_) => self.wake(),
             Signal::Thread(ready) => ready.notify_all(),
+        }
+    }
+
+    /// Lets the event loop drain.
+    fn wake(&self) {
+        if let Signal::Byte(signal) = &self.signal
+            && !self.signalled.swap(true, Ordering::SeqCst)
+        {
+            // A full pipe holds a wake-up already.
+            drop((&mut &*signal).write(&[1]));
         }
     }
 }
@@ -229,10 +246,29 @@ impl Inbox {
 pub(crate) struct Port {
     pub(crate) inbox: OfProcess<Arc<Inbox>>,
     woken: Option<UnixStream>,
+    /// What the event loop drives.
+    lane: OfProcess<Option<Lane>>,
 }
 
-// How soon Ctrl-C is heard.
-const SIGNALS: Duration = Duration::from_millis(50);
+impl Port {
+    pub(crate) fn lane(&self) -> Option<&Lane> {
+        self.lane.as_ref()
+    }
+
+    pub(crate) fn is_blocking(&self) -> bool {
+        self.woken.is_none()
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        if self.lane.is_ours()
+            && let Some(lane) = &*self.lane
+        {
+            lane.close();
+        }
+    }
+}
 
 #[pymethods]
 impl Port {
@@ -251,10 +287,19 @@ impl Port {
         let inbox = Arc::new(Inbox {
             items: Mutex::default(),
             signal,
+            signalled: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
         });
+        let lane = if blocking {
+            None
+        } else {
+            let inbox = Arc::clone(&inbox);
+            Some(Lane::new(runtime::handle()?, move || inbox.wake()))
+        };
         Ok(Self {
             inbox: OfProcess::new(inbox),
             woken,
+            lane: OfProcess::new(lane),
         })
     }
 
@@ -265,12 +310,20 @@ impl Port {
 
     /// Everything that has arrived: (ticket, value) each; a value that is an exception is to be raised.
     fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        if let Some(woken) = &self.woken {
-            let mut bytes = [0; 64];
-            while (&mut &*woken)
-                .read(&mut bytes)
-                .is_ok_and(|read| read == bytes.len())
-            {}
+        let inbox = &*self.inbox;
+        if let Some(woken) = &self.woken
+            && inbox.signalled.load(Ordering::SeqCst)
+        {
+            let mut bytes = [0; 8];
+            let _ = (&mut &*woken).read(&mut bytes);
+            // After the byte was read: who sees that none is on its way writes another one.
+            inbox.signalled.store(false, Ordering::SeqCst);
+        }
+        if let Some(lane) = &*self.lane {
+            inbox.draining.store(true, Ordering::SeqCst);
+            lane.turn(true);
+            // Before the list is taken: what is put there from now on is either in it, or followed by a byte.
+            inbox.draining.store(false, Ordering::SeqCst);
         }
         let arrived = std::mem::take(&mut self.inbox.items().arrived);
         let list = PyList::empty(py);
@@ -281,6 +334,25 @@ impl Port {
             )?)?;
         }
         Ok(list)
+    }
+
+    /// Whether the event loop has to change what it watches.
+    #[getter]
+    fn changed(&self) -> bool {
+        self.lane().is_some_and(Lane::has_changes)
+    }
+
+    /// What it has to change: a file descriptor and "read", "write", "write no more" or "nothing" each.
+    fn changes(&self) -> Vec<(i32, &'static str)> {
+        let changes = self.lane().map(Lane::changes).unwrap_or_default();
+        let named = |watch| match watch {
+            Watch::Read => "read",
+            Watch::Write => "write",
+            Watch::WriteNoMore => "write no more",
+            Watch::Nothing => "nothing",
+        };
+        let changes = changes.into_iter();
+        changes.map(|(fd, watch)| (fd, named(watch))).collect()
     }
 
     /// Lets the thread that waits here go: `wait` gives nothing from now on.

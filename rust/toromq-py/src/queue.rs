@@ -1,17 +1,22 @@
 //! The queue: arguments taken apart, the engine called, the answer sent to the port.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use pyo3::prelude::*;
 use toromq_core::{
     error::Result,
     keys::QueueKeys,
+    lane::Lane,
     queue::{Deduplication, NewJob, NewScheduler, Parent, Queue, RetryOptions, Series, When},
     worker::Run,
 };
 
 use crate::{
     connection::NativeConnection,
+    drive::SharedDrive,
     port::{Item, Port},
     runtime::{self, OfProcess},
     worker::{Destination, JobRun, LockedJob, ids},
@@ -21,18 +26,76 @@ use crate::{
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeQueue {
     queue: OfProcess<Arc<Queue>>,
+    drive: SharedDrive,
+    apart: OfProcess<Mutex<Vec<Apart>>>,
 }
 
+/// The same queue for an event loop that adds.
+type Apart = (Lane, Arc<Queue>);
+
 impl NativeQueue {
-    fn start<T, F>(port: &Port, ticket: u64, future: F, item: fn(T) -> Item) -> PyResult<()>
+    fn start<T, F>(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        ticket: u64,
+        operation: impl FnOnce(Queue) -> F,
+        item: fn(T) -> Item,
+    ) -> PyResult<()>
     where
         T: 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let inbox = Arc::clone(&port.inbox);
-        runtime::handle()?.spawn(async move {
-            inbox.put(ticket, future.await.map_or_else(Item::Failed, item));
+        self.drive.start(py, port, |link| {
+            let answer = operation(self.queue.over(link));
+            async move { inbox.put(ticket, answer.await.map_or_else(Item::Failed, item)) }
+        })
+    }
+
+    /// The queue as an event loop uses it.
+    fn on(&self, lane: &Lane) -> Arc<Queue> {
+        let mut apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, queue)) = apart.iter().find(|(known, _)| known.is(lane)) {
+            return Arc::clone(queue);
+        }
+        apart.retain(|(lane, _)| !lane.is_closed());
+        let queue = Arc::new(self.queue.apart(self.drive.link_on(lane)));
+        apart.push((lane.clone(), Arc::clone(&queue)));
+        queue
+    }
+
+    fn add_jobs(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        ticket: u64,
+        jobs: Vec<NewJob>,
+    ) -> PyResult<()> {
+        let inbox = Arc::clone(&port.inbox);
+        let reply = Box::new(move |added: Result<_>| {
+            inbox.put(ticket, added.map_or_else(Item::Failed, Item::Added));
         });
+        if let Some(lane) = self.drive.lane(port) {
+            let queue = self.on(lane);
+            lane.within(|| {
+                if queue.submit(jobs, reply) {
+                    lane.spawn(queue.lead());
+                }
+            });
+        } else if self.queue.submit(jobs, reply) {
+            if port.is_blocking() {
+                // The thread that comes first takes what it brings to Redis itself. What others have handed in meanwhile
+                // goes on without it.
+                let (queue, engine) = (Arc::clone(&self.queue), runtime::handle()?);
+                return self.drive.start(py, port, move |link| async move {
+                    if queue.lead_once(link).await {
+                        engine.spawn(queue.lead());
+                    }
+                });
+            }
+            runtime::handle()?.spawn(self.queue.lead());
+        }
         Ok(())
     }
 }
@@ -64,20 +127,24 @@ macro_rules! operations {
                 version: String,
                 max_events: Option<u64>,
             ) -> PyResult<Self> {
-                let runtime = runtime::handle()?;
-                let _entered = runtime.enter();
+                runtime::handle()?;
                 let keys = QueueKeys::new(prefix, name);
                 let queue = Queue::new(connection.link(), keys, version, max_events);
                 Ok(Self {
                     queue: OfProcess::new(Arc::new(queue)),
+                    drive: connection.drive(),
+                    apart: OfProcess::new(Mutex::default()),
                 })
+            }
+
+            fn add(&self, py: Python<'_>, port: &Port, ticket: u64, jobs: Vec<ToAdd>) -> PyResult<()> {
+                self.add_jobs(py, port, ticket, jobs.into_iter().map(NewJob::from).collect())
             }
 
             $(
                 #[allow(clippy::too_many_arguments)]
-                fn $name(&self, port: &Port, ticket: u64, $($arg: $kind),*) -> PyResult<()> {
-                    let $queue = Arc::clone(&self.queue);
-                    Self::start(port, ticket, async move { $call.await }, $item)
+                fn $name(&self, py: Python<'_>, port: &Port, ticket: u64, $($arg: $kind),*) -> PyResult<()> {
+                    self.start(py, port, ticket, |$queue| async move { $call.await }, $item)
                 }
             )*
         }
@@ -85,7 +152,6 @@ macro_rules! operations {
 }
 
 operations! {
-    add(jobs: Vec<ToAdd>) = |queue| queue.add(jobs.into_iter().map(NewJob::from).collect()) => Item::Added;
     get_deduplication_owner(id: String) = |queue| queue.deduplication_owner(&id) => Item::Text;
     remove_deduplication_key(id: String, job_id: String)
         = |queue| queue.remove_deduplication_key(&id, &job_id) => Item::Flag;

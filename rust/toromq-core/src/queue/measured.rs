@@ -1,23 +1,18 @@
 //! The steps of adding jobs, one by one and without a connection: for the benches and the guard of instruction counts.
 
-use std::sync::Arc;
-
 use redis::Value;
 
 use super::{Added, NewJob, Producer};
-use crate::{
-    connection::ConnectionSettings, error::Result, keys::QueueKeys, link::Link, packed::Packed,
-};
+use crate::{error::Result, keys::QueueKeys, packed::Packed};
 
-/// A producer whose loop does not run.
+/// A producer that nobody drives.
 pub struct Adding(Producer);
 
 impl Adding {
-    /// One that would use this connection.
+    /// Of one queue.
     #[must_use]
-    pub fn new(connection: &ConnectionSettings, keys: QueueKeys) -> Self {
-        let link = Arc::new(Link::new(connection));
-        Self(Producer::new(keys, link, "measured".to_owned(), None))
+    pub fn new(keys: QueueKeys) -> Self {
+        Self(Producer::new(keys, "measured".to_owned(), None))
     }
 
     /// The bytes of the call that adds a batch, whose ids begin with `first`.
@@ -34,7 +29,7 @@ impl Adding {
     }
 
     /// What became of each job of a batch.
-    pub fn decode(&mut self, batch: &[NewJob], reply: Value) -> Vec<Result<Added>> {
+    pub fn decode(&self, batch: &[NewJob], reply: Value) -> Vec<Result<Added>> {
         let reserved = i64::try_from(batch.len()).unwrap_or(i64::MAX);
         let said = self.0.note(reply, reserved);
         let outcomes = batch.iter().zip(said);

@@ -22,13 +22,13 @@ use std::{
 };
 
 use redis::{Cmd, Value};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 pub use deduplication::Deduplication;
 pub use jobs::RetryOptions;
 pub use metrics::Series;
 pub(crate) use producer::Seen;
-pub use producer::{Added, NewJob, Parent};
+pub use producer::{Added, NewJob, Parent, Reply};
 pub use schedulers::{NewScheduler, Scheduler, When};
 
 use crate::{
@@ -38,39 +38,54 @@ use crate::{
     scripts::Code,
 };
 
-use producer::{Producer, Request};
+use producer::Producer;
 
 // Between tries: short enough for a server that only restarts, long enough not to burden one that struggles.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// One queue, for producing and looking.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Queue {
     keys: QueueKeys,
     link: Arc<Link>,
-    requests: mpsc::UnboundedSender<Request>,
+    producer: Arc<Producer>,
     timeout: Duration,
     /// What to write into the queue's settings: our version, and how many events to keep; either may be empty.
     settings: (String, String),
 }
 
 impl Queue {
-    /// A queue on a connection that others may use as well. Nothing is sent until it is used. Must be called within a
-    /// Tokio runtime.
+    /// A queue on a connection that others may use as well. Nothing is sent until it is used.
     #[must_use]
     pub fn new(link: Arc<Link>, keys: QueueKeys, version: String, max_events: Option<u64>) -> Self {
-        let (requests, incoming) = mpsc::unbounded_channel();
         let length = max_events.map_or_else(String::new, |length| length.to_string());
         let settings = (version.clone(), length);
-        let producer = Producer::new(keys.clone(), Arc::clone(&link), version, max_events);
-        tokio::spawn(producer.run(incoming));
         Self {
+            producer: Arc::new(Producer::new(keys.clone(), version, max_events)),
             keys,
             timeout: link.command_timeout(),
             link,
-            requests,
             settings,
+        }
+    }
+
+    /// The same queue over another connection to the same server.
+    #[must_use]
+    pub fn over(&self, link: Arc<Link>) -> Self {
+        Self {
+            link,
+            ..self.clone()
+        }
+    }
+
+    /// The same queue for callers of another event loop, over its connection: what they add does not wait for the others.
+    #[must_use]
+    pub fn apart(&self, link: Arc<Link>) -> Self {
+        Self {
+            link,
+            producer: Arc::new(self.producer.another()),
+            ..self.clone()
         }
     }
 

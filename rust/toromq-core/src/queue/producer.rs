@@ -1,10 +1,19 @@
 //! Producing: concurrent adds share a round trip; a repeated add is recognised by its reserved id.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
+use futures_util::{
+    FutureExt as _,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use redis::Value;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, oneshot},
     time::Instant,
 };
 
@@ -139,31 +148,72 @@ impl NewJob {
     }
 }
 
-// Holds Redis for about a millisecond.
+// Holds Redis for a few milliseconds.
 const BATCH: usize = 250;
+/// So many jobs are worth a call of their own while another one is under way: Redis has something to do while its caller
+/// goes on, and a call shared by so many costs each of them little.
+const WORTH_A_CALL: usize = 16;
+/// How many calls that carry single adds may be under way.
+const CALLS: usize = 4;
+/// Fewest id numbers in reserve of a producer in steady use.
+const RESERVE: i64 = 64;
+
+/// Takes what became of the jobs of one call of [`Queue::submit`].
+pub type Reply = Box<dyn FnOnce(Result<Vec<Result<Added>>>) + Send>;
+
 pub(super) struct Request {
     jobs: Vec<NewJob>,
-    reply: oneshot::Sender<Result<Vec<Result<Added>>>>,
+    reply: Reply,
     deadline: Instant,
 }
 
 impl Queue {
     /// Adds jobs; gives what became of each, in the order given. One that is refused stops no other.
     ///
-    /// What is added while another call is under way goes together in the next one.
+    /// What is added while another call is under way goes together in the next one. Must be called within a Tokio
+    /// runtime, which drives it.
     ///
     /// # Errors
     ///
     /// [`Error::Connection`] when Redis stays away for the whole command timeout.
     pub async fn add(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Added>>> {
         let (reply, answer) = oneshot::channel();
-        let request = Request {
+        let reply = Box::new(|answer| {
+            // A caller who went away needs no answer; its jobs are stored.
+            let _ = reply.send(answer);
+        });
+        if self.submit(jobs, reply) {
+            tokio::spawn(self.lead());
+        }
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Hands jobs to the producer. Where it answers true nobody drives it: the caller must, by [`Queue::lead`] or
+    /// [`Queue::lead_once`].
+    #[must_use]
+    pub fn submit(&self, jobs: Vec<NewJob>, reply: Reply) -> bool {
+        self.producer.submit(Request {
             jobs,
             reply,
             deadline: Instant::now() + self.timeout,
-        };
-        self.requests.send(request).map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        })
+    }
+
+    /// Drives the producer until nothing is left to be added.
+    pub fn lead(&self) -> impl Future<Output = ()> + Send + 'static {
+        Arc::clone(&self.producer).lead(Arc::clone(&self.link))
+    }
+
+    /// Drives it for one call, over `link`. True when others wait, so that somebody must go on, by [`Queue::lead`].
+    pub fn lead_once(&self, link: Arc<Link>) -> impl Future<Output = bool> + Send + 'static {
+        let producer = Arc::clone(&self.producer);
+        async move {
+            if let Some((batch, is_long)) = producer.next_batch() {
+                producer.carry(&link, batch).await;
+                producer.landed(is_long);
+            }
+            !producer.rests()
+        }
     }
 }
 
@@ -178,17 +228,106 @@ fn partly(error: &Error, stored: usize, wanted: usize) -> Error {
     }
 }
 
+/// What several callers hand in is added by one of them, the leader.
 pub(super) struct Producer {
     keys: QueueKeys,
-    link: Arc<Link>,
     version: String,
     max_events: String,
-    /// The reserved id numbers that are not given out yet.
-    next: i64,
-    last: i64,
+    activity: Arc<Activity>,
+    desk: Mutex<Desk>,
+    /// Another call may be worth it.
+    more: Notify,
+    /// Held while numbers are asked for that somebody waits for.
+    reserving: tokio::sync::Mutex<()>,
+}
+
+struct Desk {
+    waiting: VecDeque<Request>,
+    /// How many jobs those are.
+    jobs: usize,
+    led: bool,
+    /// The calls that are under way: those of a bulk that takes several, and others.
+    long: usize,
+    short: usize,
+    numbers: Numbers,
     /// The last event we know of.
     event: Seen,
-    activity: Arc<Activity>,
+}
+
+/// The id numbers that are ours.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// Blocks that are not used up: the next one, and the last.
+    free: VecDeque<(i64, i64)>,
+    /// How many have been asked for.
+    asked: i64,
+    /// How many have been used: nobody reserves more than that, so that little is left over at the end.
+    used: i64,
+}
+
+impl Numbers {
+    fn stock(&self) -> i64 {
+        self.free.iter().map(|(next, last)| last - next + 1).sum()
+    }
+
+    fn take(&mut self, count: i64) -> Option<Vec<i64>> {
+        if self.stock() < count {
+            return None;
+        }
+        let mut taken = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
+        let mut left = count;
+        while let Some((next, last)) = self.free.front_mut().filter(|_| left > 0) {
+            let some = left.min(*last - *next + 1);
+            taken.extend(*next..*next + some);
+            *next += some;
+            left -= some;
+            if next > last {
+                self.free.pop_front();
+            }
+        }
+        self.used += count;
+        Some(taken)
+    }
+
+    /// How many more to ask for along with a call for `count` jobs, so that a steady producer seldom has to ask.
+    fn wanted(&self, count: i64) -> i64 {
+        let stock = self.stock() + self.asked;
+        let most = RESERVE.max(2 * count).min(self.used);
+        if stock < count.max(most / 2) {
+            (most - stock).max(count)
+        } else {
+            0
+        }
+    }
+
+    fn got(&mut self, last: i64, count: i64) {
+        self.asked -= count;
+        let first = last - count + 1;
+        match self.free.back_mut() {
+            Some((_, end)) if *end + 1 == first => *end = last,
+            _ => self.free.push_back((first, last)),
+        }
+    }
+}
+
+impl Desk {
+    /// Whether the first of those who wait may go: as long as nothing else is under way, and later only with others. A
+    /// bulk that takes several calls waits for the bulk before it and for nobody else.
+    fn may_go(&self) -> bool {
+        match self.waiting.front() {
+            None => false,
+            Some(first) if first.jobs.len() > BATCH => self.long == 0,
+            Some(_) => self.short == 0 || (self.short < CALLS && self.jobs >= WORTH_A_CALL),
+        }
+    }
+
+    fn flying(&mut self, is_long: bool) -> &mut usize {
+        if is_long {
+            &mut self.long
+        } else {
+            &mut self.short
+        }
+    }
 }
 
 /// An event, and when we had heard of it.
@@ -227,71 +366,145 @@ impl Seen {
 }
 
 impl Producer {
-    pub(super) fn new(
-        keys: QueueKeys,
-        link: Arc<Link>,
-        version: String,
-        max_events: Option<u64>,
-    ) -> Self {
-        Self {
-            activity: telemetry::of(&keys),
-            keys,
-            link,
-            version,
-            max_events: max_events.map_or_else(String::new, |length| length.to_string()),
-            next: 1,
-            last: 0,
+    pub(super) fn new(keys: QueueKeys, version: String, max_events: Option<u64>) -> Self {
+        let max_events = max_events.map_or_else(String::new, |length| length.to_string());
+        Self::make(telemetry::of(&keys), keys, version, max_events)
+    }
+
+    /// One that knows nothing of what this one does.
+    pub(super) fn another(&self) -> Self {
+        Self::make(
+            Arc::clone(&self.activity),
+            self.keys.clone(),
+            self.version.clone(),
+            self.max_events.clone(),
+        )
+    }
+
+    fn make(activity: Arc<Activity>, keys: QueueKeys, version: String, max_events: String) -> Self {
+        let desk = Desk {
+            waiting: VecDeque::new(),
+            jobs: 0,
+            led: false,
+            long: 0,
+            short: 0,
+            numbers: Numbers::default(),
             event: Seen {
                 id: String::new(),
                 at: Instant::now(),
             },
+        };
+        Self {
+            keys,
+            version,
+            max_events,
+            activity,
+            desk: Mutex::new(desk),
+            more: Notify::new(),
+            reserving: tokio::sync::Mutex::default(),
         }
     }
 
-    pub(super) async fn run(mut self, mut incoming: mpsc::UnboundedReceiver<Request>) {
-        while let Some(first) = incoming.recv().await {
-            let mut gathered = vec![first];
-            let mut count = gathered[0].jobs.len();
-            while count < BATCH {
-                let Ok(request) = incoming.try_recv() else {
-                    break;
-                };
-                count += request.jobs.len();
-                gathered.push(request);
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the caller must lead.
+    fn submit(&self, request: Request) -> bool {
+        let mut desk = self.desk();
+        desk.jobs += request.jobs.len();
+        desk.waiting.push_back(request);
+        if std::mem::replace(&mut desk.led, true) {
+            if desk.may_go() {
+                self.more.notify_one();
             }
-            let deadline = gathered
-                .iter()
-                .map(|request| request.deadline)
-                .min()
-                .unwrap_or_else(Instant::now);
-            let jobs: Vec<&NewJob> = gathered.iter().flat_map(|request| &request.jobs).collect();
-            let (added, error) = self.add_all(&jobs, deadline).await;
-            let new = added.iter().flatten().filter(|added| !added.duplicate);
-            Activity::count(&self.activity.added, new.count());
-            let mut added = added.into_iter();
-            for request in gathered {
-                let own: Vec<_> = added.by_ref().take(request.jobs.len()).collect();
-                let answer = match &error {
-                    Some(error) if own.len() < request.jobs.len() => {
-                        Err(partly(error, own.len(), request.jobs.len()))
-                    }
-                    _ => Ok(own),
-                };
-                // A caller who went away needs no answer; its jobs are stored.
-                let _ = request.reply.send(answer);
+            return false;
+        }
+        true
+    }
+
+    /// Leaves the lead where nobody waits.
+    fn rests(&self) -> bool {
+        let mut desk = self.desk();
+        desk.led = !desk.waiting.is_empty();
+        !desk.led
+    }
+
+    async fn lead(self: Arc<Self>, link: Arc<Link>) {
+        let mut flights = FuturesUnordered::new();
+        loop {
+            while let Some((batch, is_long)) = self.next_batch() {
+                let flight = self.carry(&link, batch);
+                flights.push(flight.map(move |()| is_long));
             }
+            tokio::select! {
+                landed = flights.next() => match landed {
+                    Some(is_long) => self.landed(is_long),
+                    None if self.rests() => return,
+                    None => {}
+                },
+                () = self.more.notified(), if !flights.is_empty() => {}
+            }
+        }
+    }
+
+    /// What is to be sent now, and whether it takes several calls.
+    fn next_batch(&self) -> Option<(Vec<Request>, bool)> {
+        let mut desk = self.desk();
+        if !desk.may_go() {
+            return None;
+        }
+        let mut count = 0;
+        let mut batch = Vec::new();
+        while let Some(request) = desk.waiting.front()
+            && (count == 0 || count + request.jobs.len() <= BATCH)
+        {
+            count += request.jobs.len();
+            batch.extend(desk.waiting.pop_front());
+        }
+        desk.jobs -= count;
+        let is_long = count > BATCH;
+        *desk.flying(is_long) += 1;
+        Some((batch, is_long))
+    }
+
+    fn landed(&self, is_long: bool) {
+        *self.desk().flying(is_long) -= 1;
+    }
+
+    /// Adds all of these, and tells their callers.
+    async fn carry(&self, link: &Link, batch: Vec<Request>) {
+        let deadline = batch
+            .iter()
+            .map(|request| request.deadline)
+            .min()
+            .unwrap_or_else(Instant::now);
+        let jobs: Vec<&NewJob> = batch.iter().flat_map(|request| &request.jobs).collect();
+        let (added, error) = self.add_all(link, &jobs, deadline).await;
+        let new = added.iter().flatten().filter(|added| !added.duplicate);
+        Activity::count(&self.activity.added, new.count());
+        let mut added = added.into_iter();
+        for request in batch {
+            let own: Vec<_> = added.by_ref().take(request.jobs.len()).collect();
+            (request.reply)(match &error {
+                Some(error) if own.len() < request.jobs.len() => {
+                    Err(partly(error, own.len(), request.jobs.len()))
+                }
+                _ => Ok(own),
+            });
         }
     }
 
     /// What became of the jobs, and what stopped the rest.
     async fn add_all(
-        &mut self,
+        &self,
+        link: &Link,
         jobs: &[&NewJob],
         deadline: Instant,
     ) -> (Vec<Result<Added>>, Option<Error>) {
         let mut added = Vec::with_capacity(jobs.len());
         for batch in jobs.chunks(BATCH) {
-            match self.add_batch(batch, jobs.len(), deadline).await {
+            match self.add_batch(link, batch, jobs.len(), deadline).await {
                 Ok(done) => added.extend(done),
                 Err(error) => return (added, Some(error)),
             }
@@ -303,48 +516,54 @@ impl Producer {
     ///
     /// Each job's id is known before it is sent, so a repetition can tell what an earlier try has stored.
     async fn add_batch(
-        &mut self,
+        &self,
+        link: &Link,
         batch: &[&NewJob],
         wanted: usize,
         deadline: Instant,
     ) -> Result<Vec<Result<Added>>> {
         let size = i64::try_from(batch.len()).unwrap_or(i64::MAX);
-        let mut first = 0;
+        let mut numbers = Vec::new();
         let mut again = false;
         let mut since = String::new();
         let mut pause = FIRST_PAUSE;
         loop {
             let attempt = async {
-                if first == 0 {
-                    first = self
-                        .reserve(size, i64::try_from(wanted).unwrap_or(size))
-                        .await?;
-                    since = self.event.before(Instant::now());
+                if numbers.is_empty() {
+                    let wanted = i64::try_from(wanted).unwrap_or(size);
+                    numbers = self.reserve(link, size, wanted).await?;
+                    since = self.desk().event.before(Instant::now());
                 }
-                // Reserve for the next call what this one used, so that a steady producer asks Redis once a batch.
-                let reserve = if self.last - self.next + 1 < size {
-                    size
-                } else {
-                    0
-                };
-                let mut call = self.call(reserve, &since, first + size - 1);
+                let reserve = self.ask(size);
+                let mut call = self.call(reserve, &since, *numbers.iter().max().unwrap_or(&0));
                 let mut jobs = Packed::default();
-                for (number, job) in (first..).zip(batch) {
-                    job.put(&mut jobs, number, again);
+                for (number, job) in numbers.iter().zip(batch) {
+                    job.put(&mut jobs, *number, again);
                 }
                 jobs.put(&mut call);
-                self.link.call(&call).await.map(|reply| (reply, reserve))
+                match link.call(&call).await {
+                    Ok(reply) => Ok((reply, reserve)),
+                    Err(error) => {
+                        self.desk().numbers.asked -= reserve;
+                        Err(error)
+                    }
+                }
             };
             match attempt.await {
-                Ok((Value::Int(_), _)) => {
+                Ok((Value::Int(_), reserve)) => {
+                    // The counter was set back; numbers from before belong to nobody.
+                    {
+                        let mut desk = self.desk();
+                        desk.numbers.asked -= reserve;
+                        desk.numbers.free.clear();
+                    }
                     if Instant::now() > deadline {
                         return Err(Error::Broken(format!(
                             "{} holds no usable counter of ids; delete it, or set it above every id in use",
                             self.keys.of("id")
                         )));
                     }
-                    // The counter was set back; numbers from before belong to nobody.
-                    (self.next, self.last, first, again) = (1, 0, 0, false);
+                    (numbers, again) = (Vec::new(), false);
                 }
                 Ok((reply, reserve)) => {
                     let said = self.note(reply, reserve);
@@ -357,7 +576,7 @@ impl Producer {
                 Err(error) => {
                     let retry = match &error {
                         Error::Connection { outcome, .. } => {
-                            again |= *outcome == Outcome::Unknown && first != 0;
+                            again |= *outcome == Outcome::Unknown && !numbers.is_empty();
                             true
                         }
                         Error::Server { transient, .. } => *transient,
@@ -397,37 +616,53 @@ impl Producer {
     }
 
     /// Takes what a reply says of numbers and events; leaves what it says of the jobs.
-    pub(super) fn note(
-        &mut self,
-        reply: Value,
-        reserved: i64,
-    ) -> impl Iterator<Item = Value> + use<> {
+    pub(super) fn note(&self, reply: Value, reserved: i64) -> impl Iterator<Item = Value> + use<> {
         let mut reply = items(reply).into_iter();
         let last = reply.next().as_ref().map_or(0, integer);
-        if reserved > 0 && self.last < self.next {
-            self.last = last;
-            self.next = last - reserved + 1;
-        }
         let id = reply.next().as_ref().map_or_else(String::new, text);
+        let mut desk = self.desk();
+        if reserved > 0 {
+            desk.numbers.got(last, reserved);
+        }
         if !id.is_empty() {
             let at = Instant::now();
-            self.event = Seen { id, at };
+            desk.event = Seen { id, at };
         }
         reply
     }
 
-    /// The first of `size` id numbers that are ours alone.
-    async fn reserve(&mut self, size: i64, wanted: i64) -> Result<i64> {
-        if self.last - self.next + 1 < size {
-            let count = wanted.max(size);
-            let reply = self.link.call(&self.call(count, "", 0)).await?;
-            // What is left of an earlier block is too little; gaps are allowed.
-            (self.next, self.last) = (1, 0);
-            let _ = self.note(reply, count);
+    /// How many numbers to reserve along with a call for so many jobs.
+    fn ask(&self, count: i64) -> i64 {
+        let mut desk = self.desk();
+        let more = desk.numbers.wanted(count);
+        desk.numbers.asked += more;
+        more
+    }
+
+    /// `size` id numbers that are ours alone. Where none are left, one call asks for those of all `wanted` jobs.
+    async fn reserve(&self, link: &Link, size: i64, wanted: i64) -> Result<Vec<i64>> {
+        loop {
+            if let Some(numbers) = self.desk().numbers.take(size) {
+                return Ok(numbers);
+            }
+            let _turn = self.reserving.lock().await;
+            let count = {
+                let mut desk = self.desk();
+                let count = wanted.max(size) - desk.numbers.stock();
+                if count <= 0 {
+                    continue;
+                }
+                desk.numbers.asked += count;
+                count
+            };
+            match link.call(&self.call(count, "", 0)).await {
+                Ok(reply) => drop(self.note(reply, count)),
+                Err(error) => {
+                    self.desk().numbers.asked -= count;
+                    return Err(error);
+                }
+            }
         }
-        let first = self.next;
-        self.next += size;
-        Ok(first)
     }
 }
 
@@ -453,5 +688,38 @@ mod tests {
         assert_eq!(seen("1000000-3").before(after(1)), "1000499-0");
         assert_eq!(seen("1000000-3").before(after(1000)), "1998500-0");
         assert_eq!(seen("").before(after(1000)), "");
+    }
+
+    #[test]
+    fn numbers_are_given_out_once_across_blocks_that_came_in_any_order() {
+        let mut numbers = Numbers {
+            asked: 12,
+            ..Numbers::default()
+        };
+        assert_eq!(numbers.take(1), None);
+        numbers.got(10, 4);
+        numbers.got(16, 6);
+        numbers.got(18, 2);
+        assert_eq!((numbers.stock(), numbers.asked), (12, 0));
+        assert_eq!(numbers.take(5), Some(vec![7, 8, 9, 10, 11]));
+        assert_eq!(numbers.take(8), None);
+        assert_eq!(numbers.take(7), Some((12..=18).collect()));
+        assert_eq!(numbers.stock(), 0);
+    }
+
+    #[test]
+    fn nobody_reserves_more_numbers_than_it_has_used() {
+        let mut numbers = Numbers::default();
+        let mut reserved = 0;
+        for used in 1..1000 {
+            let more = numbers.wanted(1);
+            numbers.asked += more;
+            reserved += more;
+            numbers.got(reserved, more);
+            assert!(numbers.take(1).is_some());
+            let left_over = reserved - used;
+            assert!(left_over < used.max(2), "{left_over} of {used}");
+            assert!(left_over <= RESERVE);
+        }
     }
 }

@@ -1,0 +1,423 @@
+//! Work that is driven by somebody else's event loop: the connection's socket is watched by that loop, and everything
+//! happens on its thread. A command is written by whoever asks for it, and its reply is read by whoever waits for it, so
+//! no other thread has to be woken in between. That is most of what a single command costs.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io::{self, Read as _, Write as _},
+    net::TcpStream,
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::net::UnixStream,
+    },
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::Handle,
+};
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the event loop must do about a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// Call the lane's turn whenever it can be read from.
+    Read,
+    /// The same when it can be written to.
+    Write,
+    /// No longer when it can be written to.
+    WriteNoMore,
+    /// Forget it: it is about to be closed.
+    Nothing,
+}
+
+/// Tasks and sockets of one event loop.
+#[derive(Clone)]
+pub struct Lane {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: Handle,
+    running: Mutex<Running>,
+    spawned: Mutex<Vec<Spawned>>,
+    sockets: Mutex<Sockets>,
+    /// Whether a task may go on.
+    woken: AtomicBool,
+    /// Whether a turn is under way, which looks at `woken` at its end.
+    turning: AtomicBool,
+    closed: AtomicBool,
+    /// Makes the event loop take a turn.
+    poke: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Running {
+    /// Those that read and write; polled first, so that a reply that is there is seen before its deadline is.
+    drivers: FuturesUnordered<Task>,
+    tasks: FuturesUnordered<Task>,
+}
+
+enum Spawned {
+    Driver(Task),
+    Task(Task),
+}
+
+#[derive(Default)]
+struct Sockets {
+    open: Vec<Arc<Readiness>>,
+    changes: VecDeque<(RawFd, Watch)>,
+    /// Kept until the loop has forgotten them, so that no new socket gets their number before.
+    parting: Vec<Stream>,
+}
+
+struct Readiness {
+    fd: RawFd,
+    /// Whether it may be read from without being told so again.
+    readable: AtomicBool,
+    reader: Mutex<Option<Waker>>,
+    writer: Mutex<Option<Waker>>,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lane")
+    }
+}
+
+impl Wake for Inner {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        if !self.turning.load(Ordering::SeqCst) {
+            (self.poke)();
+        }
+    }
+}
+
+impl Lane {
+    /// For an event loop that takes a turn after each `poke`, which comes from any thread. Timers are those of `runtime`.
+    pub fn new(runtime: Handle, poke: impl Fn() + Send + Sync + 'static) -> Self {
+        let inner = Inner {
+            runtime,
+            running: Mutex::default(),
+            spawned: Mutex::default(),
+            sockets: Mutex::default(),
+            woken: AtomicBool::new(false),
+            turning: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            poke: Box::new(poke),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Whether both are the same one.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether its event loop has gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed.load(Ordering::Relaxed)
+    }
+
+    /// Where it sleeps and connects.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.inner.runtime
+    }
+
+    /// Begins a task. It is polled in the turn that is under way, or in the next one.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.begin(Spawned::Task(Box::pin(task)));
+    }
+
+    /// The same for what reads and writes.
+    pub(crate) fn spawn_driver(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.begin(Spawned::Driver(Box::pin(task)));
+    }
+
+    fn begin(&self, task: Spawned) {
+        if !self.is_closed() {
+            locked(&self.inner.spawned).push(task);
+            self.inner.wake_by_ref();
+        }
+    }
+
+    /// Begins a task now, on the thread of the event loop.
+    pub fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.within(|| self.spawn(task));
+    }
+
+    /// Does something on the thread of the event loop, and goes on at once with what that woke.
+    pub fn within(&self, something: impl FnOnce()) {
+        let inner = &self.inner;
+        let nested = inner.turning.swap(true, Ordering::SeqCst);
+        something();
+        if !nested {
+            inner.turning.store(false, Ordering::SeqCst);
+            if inner.woken.load(Ordering::SeqCst) {
+                self.turn(false);
+            }
+        }
+    }
+
+    /// Goes on with everything that can. `ready` when the loop says that sockets are.
+    pub fn turn(&self, ready: bool) {
+        let inner = &self.inner;
+        let Ok(mut running) = inner.running.try_lock() else {
+            // From within a task, or while the lane is closed.
+            return;
+        };
+        let _entered = inner.runtime.enter();
+        inner.turning.store(true, Ordering::SeqCst);
+        if ready {
+            for socket in &locked(&inner.sockets).open {
+                socket.ready();
+            }
+        }
+        let waker = Waker::from(Arc::clone(inner));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            inner.woken.store(false, Ordering::SeqCst);
+            for spawned in std::mem::take(&mut *locked(&inner.spawned)) {
+                match spawned {
+                    Spawned::Driver(task) => running.drivers.push(task),
+                    Spawned::Task(task) => running.tasks.push(task),
+                }
+            }
+            while let Poll::Ready(Some(())) = running.drivers.poll_next_unpin(&mut context) {}
+            while let Poll::Ready(Some(())) = running.tasks.poll_next_unpin(&mut context) {}
+            if inner.woken.load(Ordering::SeqCst) || !locked(&inner.spawned).is_empty() {
+                continue;
+            }
+            inner.turning.store(false, Ordering::SeqCst);
+            // Woken by another thread between the two: it took this turn for one that would see it.
+            if !inner.woken.load(Ordering::SeqCst) {
+                break;
+            }
+            inner.turning.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether the loop has anything to do for sockets.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        let sockets = locked(&self.inner.sockets);
+        !(sockets.changes.is_empty() && sockets.parting.is_empty())
+    }
+
+    /// What the loop has to do for sockets, in this order. Those it is to forget are closed at the next call.
+    #[must_use]
+    pub fn changes(&self) -> Vec<(RawFd, Watch)> {
+        let mut sockets = locked(&self.inner.sockets);
+        let changes: Vec<_> = sockets.changes.drain(..).collect();
+        if !changes.iter().any(|(_, watch)| *watch == Watch::Nothing) {
+            sockets.parting.clear();
+        }
+        changes
+    }
+
+    /// Ends everything; the event loop is gone.
+    pub fn close(&self) {
+        self.inner.closed.store(true, Ordering::Relaxed);
+        let running = std::mem::take(&mut *locked(&self.inner.running));
+        let spawned = std::mem::take(&mut *locked(&self.inner.spawned));
+        {
+            let _entered = self.inner.runtime.enter();
+            drop((running, spawned));
+        }
+        let sockets = std::mem::take(&mut *locked(&self.inner.sockets));
+        drop(sockets);
+    }
+
+    /// A socket of this lane, which nobody else reads or writes.
+    pub(crate) fn adopt(&self, stream: Stream) -> io::Result<LaneStream> {
+        let fd = stream.as_raw_fd();
+        stream.set_nonblocking()?;
+        let readiness = Arc::new(Readiness {
+            fd,
+            readable: AtomicBool::new(true),
+            reader: Mutex::default(),
+            writer: Mutex::default(),
+        });
+        let mut sockets = locked(&self.inner.sockets);
+        sockets.open.push(Arc::clone(&readiness));
+        sockets.changes.push_back((fd, Watch::Read));
+        drop(sockets);
+        Ok(LaneStream {
+            lane: self.clone(),
+            stream: Some(stream),
+            readiness,
+            writing: false,
+        })
+    }
+}
+
+impl Readiness {
+    fn ready(&self) {
+        self.readable.store(true, Ordering::Relaxed);
+        let wakers = [locked(&self.reader).take(), locked(&self.writer).take()];
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+/// A connected socket.
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(true),
+            Self::Unix(stream) => stream.set_nonblocking(true),
+        }
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => (&mut &*stream).read(buffer),
+            Self::Unix(stream) => (&mut &*stream).read(buffer),
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => (&mut &*stream).write(bytes),
+            Self::Unix(stream) => (&mut &*stream).write(bytes),
+        }
+    }
+}
+
+/// A socket whose readiness the event loop tells.
+pub(crate) struct LaneStream {
+    lane: Lane,
+    stream: Option<Stream>,
+    readiness: Arc<Readiness>,
+    /// Whether the loop was asked to tell when it can be written to.
+    writing: bool,
+}
+
+impl LaneStream {
+    fn stream(&self) -> &Stream {
+        self.stream.as_ref().expect("taken by drop alone")
+    }
+
+    fn watch_writing(&mut self, writing: bool) {
+        if std::mem::replace(&mut self.writing, writing) != writing {
+            let watch = if writing {
+                Watch::Write
+            } else {
+                Watch::WriteNoMore
+            };
+            let change = (self.readiness.fd, watch);
+            locked(&self.lane.inner.sockets).changes.push_back(change);
+        }
+    }
+}
+
+impl AsyncRead for LaneStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let readiness = &self.readiness;
+        loop {
+            if !readiness.readable.load(Ordering::Relaxed) {
+                *locked(&readiness.reader) = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            let room = buffer.initialize_unfilled();
+            match self.stream().read(room) {
+                Ok(count) => {
+                    // A short read emptied it: the loop tells when there is more. That saves asking once more in vain.
+                    if count > 0 && count < room.len() {
+                        readiness.readable.store(false, Ordering::Relaxed);
+                    }
+                    buffer.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    readiness.readable.store(false, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for LaneStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream().write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    *locked(&self.readiness.writer) = Some(context.waker().clone());
+                    self.watch_writing(true);
+                    return Poll::Pending;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => {
+                    self.watch_writing(false);
+                    return Poll::Ready(written);
+                }
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for LaneStream {
+    fn drop(&mut self) {
+        let mut sockets = locked(&self.lane.inner.sockets);
+        sockets
+            .open
+            .retain(|open| !Arc::ptr_eq(open, &self.readiness));
+        if !self.lane.is_closed() {
+            sockets
+                .changes
+                .push_back((self.readiness.fd, Watch::Nothing));
+            sockets.parting.extend(self.stream.take());
+        }
+    }
+}
