@@ -119,6 +119,26 @@ pub(crate) fn unpacked(reply: Value) -> Vec<Value> {
     values
 }
 
+/// How many values such a reply has.
+pub(crate) fn count(reply: &Value) -> usize {
+    let Value::Array(pieces) = reply else {
+        return 0;
+    };
+    let of = |piece: &Value| {
+        let Value::BulkString(piece) = piece else {
+            return None;
+        };
+        let mut rest = piece.as_slice();
+        match *bytes(&mut rest, 1)?.first()? {
+            kind @ 0x90..=0x9f => Some(usize::from(kind & 0x0f)),
+            0xdc => length(&mut rest, 2),
+            0xdd => length(&mut rest, 4),
+            _ => None,
+        }
+    };
+    pieces.iter().filter_map(of).sum()
+}
+
 /// The value that `rest` begins with.
 fn take(rest: &mut &[u8]) -> Option<Value> {
     let kind = *bytes(rest, 1)?.first()?;
@@ -234,6 +254,19 @@ mod tests {
     #[test]
     fn nothing_packed_is_no_argument() {
         assert!(pieces(Packed::default()).is_empty());
+    }
+
+    #[test]
+    fn values_are_counted_without_being_read() {
+        let of = |pieces: &[&[u8]]| {
+            let pieces = pieces.iter().map(|piece| Value::BulkString(piece.to_vec()));
+            count(&Value::Array(pieces.collect()))
+        };
+        assert_eq!(of(&[]), 0);
+        assert_eq!(of(&[b"\x93\xa1a"]), 3);
+        assert_eq!(of(&[b"\xdc\x01\x02", b"\x96", b"\xdd\0\x01\0\0"]), 258 + 6 + 65_536);
+        assert_eq!(of(&[b"", b"\xa1a", b"\xdc\0", b"\x9f"]), 15);
+        assert_eq!(count(&Value::Nil), 0);
     }
 
     fn read(pieces: Vec<Vec<u8>>) -> Vec<Value> {

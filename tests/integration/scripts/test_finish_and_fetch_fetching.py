@@ -395,6 +395,26 @@ def test_what_is_due_by_the_workers_clock_is_promoted(mail: Queue) -> None:
     assert (fetched(reply), changed["delayed"]) == (["a"], None)
 
 
+@pytest.mark.parametrize("what", ["standard", "prioritized", "delayed", "limited", "paused"])
+def test_a_look_at_nothing_hides_nothing(mail: Queue, what: str) -> None:
+    assert mail.finish(want=2, now_ms="+0") == (NOTHING, {})
+    delay = 600_000 if what == "delayed" else 0
+    timestamp = server_ms(mail)
+    if what == "limited":
+        mail.redis.set(mail.key("limiter"), 2, px=LONG_MS)
+    else:
+        mail.add(NewJob(job_id="a", timestamp=timestamp, delay=delay, priority=3 if what == "prioritized" else 0))
+    if what == "paused":
+        mail.put("meta", {"paused": "1"})
+    reply, _ = mail.finish(want=2, now_ms="+0", limiter_max=2, limiter_duration=LONG_MS)
+    assert fetched(reply) == (["a"] if what in ("standard", "prioritized") else [])
+    assert (reply[1][1] > 0, reply[1][2], reply[1][4]) == (
+        what == "limited",
+        timestamp + 600_000 if delay else 0,
+        int(what == "paused"),
+    )
+
+
 def test_a_fetch_of_nothing_promotes_and_wakes(mail: Queue) -> None:
     mail.add(NewJob(job_id="a", delay=5), NewJob(job_id="b", delay=9))
     mail.redis.delete(mail.key("marker"))

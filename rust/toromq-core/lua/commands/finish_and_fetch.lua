@@ -63,6 +63,10 @@ local worker_name, limiter_max, limiter_duration, points = ARGV[6], ARGV[7], ARG
 
 local now = tonumber(now_text)
 if string.sub(now_text, 1, 1) == '+' then
+  -- Most waits of an idle worker bring nothing, and one call tells that.
+  if redis.call('EXISTS', wait, prioritized, pc, delayed, limiter) == 0 then
+    return { {}, { {}, 0, 0, {}, 0 }, 0, 0 }
+  end
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(string.sub(now_text, 2))
 end

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Closing, Finished, Shared,
-    exchange::{Fetched, entry, exchange, recover},
+    exchange::{Brought, Fetched, entry, exchange, recover},
     lock_manager,
     marker::{self, Told, WORTH_LISTENING, Waiting},
     outcome::Entry,
@@ -61,6 +61,7 @@ pub(super) async fn run(
 
     let mut actor = Actor {
         pending: Vec::new(),
+        brought: None,
         ready: false,
         work_likely: true,
         had_jobs: false,
@@ -95,8 +96,12 @@ pub(super) async fn run(
         }
         let is_paused = shared.paused.load(Ordering::Relaxed);
         let concurrency = shared.concurrency.load(Ordering::Relaxed);
-        let held = shared.busy();
+        let held = shared.busy() + actor.brought.as_ref().map_or(0, Brought::count);
         let may_fetch = level == Closing::No && !is_paused && actor.limited_until.is_none();
+        // No other fetch follows for as long, and what has been said applies to them.
+        if !may_fetch && actor.open() {
+            continue;
+        }
         if shared.armed.take_back() {
             arm.send_replace(Waiting::No);
         }
@@ -139,8 +144,12 @@ pub(super) async fn run(
         let promotes = is_due && may_fetch && free == 0 && aside > 0;
         if want > 0 || !batch.is_empty() || promotes {
             let (now, sent) = (wall_ms(), Instant::now());
-            match exchange(&shared, &batch, want, now, false).await {
-                Ok(mut fetched) => {
+            let earlier = actor.brought.take();
+            let (answer, unrun) = exchange(&shared, &batch, want, now, earlier).await;
+            actor.pending.extend(unrun);
+            match answer {
+                Ok((mut fetched, brought)) => {
+                    actor.brought = (brought.count() > 0).then_some(brought);
                     actor.backoff.reset();
                     away_since = None;
                     if want > 0 {
@@ -169,6 +178,9 @@ pub(super) async fn run(
                     actor.recover(batch, now).await;
                 }
             }
+            continue;
+        }
+        if actor.open() {
             continue;
         }
 
@@ -226,6 +238,8 @@ struct Actor {
     shared: Arc<Shared>,
     /// What is to be written.
     pending: Vec<Entry>,
+    /// Jobs that the last reply brought.
+    brought: Option<Brought>,
     /// Whether Redis has answered yet.
     ready: bool,
     /// Whether a look is worth it that nothing else asks for.
@@ -239,6 +253,15 @@ struct Actor {
 }
 
 impl Actor {
+    /// Hands on what the last reply brought; whether there was something.
+    fn open(&mut self) -> bool {
+        let Some(brought) = self.brought.take() else {
+            return false;
+        };
+        self.pending.extend(brought.open(&self.shared));
+        true
+    }
+
     /// Takes note of what a fetch for `want` jobs brought. A limit counts from `since`.
     fn note(&mut self, fetched: Fetched, want: usize, since: Instant) {
         if !std::mem::replace(&mut self.ready, true) {

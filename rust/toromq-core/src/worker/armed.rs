@@ -278,7 +278,12 @@ pub(super) async fn wait_and_fetch(
             let sprung = match fetched {
                 // The slots are set aside until the actor has heard of it: those that are taken count twice so long, and it
                 // does not end without what is to be written.
-                Ok(reply) => Sprung::Fetched(mark, take_reply(shared, &[], token, reply, sent, 0)),
+                Ok(reply) => {
+                    let (mut fetched, brought) =
+                        take_reply(shared, &[], token.to_owned(), reply, sent, 0);
+                    fetched.again.extend(brought.open(shared));
+                    Sprung::Fetched(mark, fetched)
+                }
                 Err(Error::Server { message, .. })
                     if message.to_ascii_uppercase().contains("NOSCRIPT") =>
                 {

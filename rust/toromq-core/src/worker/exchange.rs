@@ -16,13 +16,14 @@ use crate::{
     job::JobRecord,
     keys::QueueKeys,
     link::{Call, integer, items, text},
-    packed::{Packed, unpacked},
+    packed::{self, Packed, unpacked},
     scripts::{self, Code},
     telemetry::Activity,
 };
 
 /// What a fetch brought, beyond the jobs themselves.
 pub(super) struct Fetched {
+    /// How many jobs.
     pub(super) count: usize,
     /// Milliseconds until a rate limit ends, 0 without one.
     pub(super) limited: u64,
@@ -30,8 +31,29 @@ pub(super) struct Fetched {
     pub(super) due: i64,
     /// Whether the queue is paused, or at its own concurrency.
     pub(super) blocked: bool,
-    /// What must be written for jobs that were refused or can't be run.
+    /// What must be written for jobs whose outcome was refused.
     pub(super) again: Vec<Entry>,
+}
+
+/// Jobs of a reply that are not held yet, and nobody was told of. Each takes a slot.
+pub(super) struct Brought {
+    /// As they came.
+    jobs: Value,
+    count: usize,
+    token: String,
+    sent: Instant,
+}
+
+impl Brought {
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Holds them and hands them on; gives what to write for those that must not be run.
+    pub(super) fn open(self, shared: &Arc<Shared>) -> Vec<Entry> {
+        let jobs = fetched_jobs(self.jobs, &self.token, &shared.settings);
+        accept(shared, jobs.into_iter(), self.sent)
+    }
 }
 
 /// What to write for a job that ended; nothing where its lock was lost.
@@ -109,27 +131,47 @@ pub(super) fn describe_end(ends: &mut Packed, entry: &Entry, again: bool) {
     ends.end_group(6);
 }
 
+/// Writes a batch and fetches. What an `earlier` reply brought is opened while the server is at work on this call: it would
+/// have nothing to do meanwhile. Gives what to write for those of them that must not be run as well.
 pub(super) async fn exchange(
     shared: &Arc<Shared>,
     batch: &[Entry],
     want: usize,
     now: i64,
-    again: bool,
-) -> Result<Fetched> {
+    earlier: Option<Brought>,
+) -> (Result<(Fetched, Brought)>, Vec<Entry>) {
     let sent = Instant::now();
     let token = shared.next_token();
-    let call = prepare(
-        &shared.keys,
-        &shared.settings,
-        &token,
-        batch,
-        want,
-        now,
-        again,
-    );
-    let reply = shared.commands.call(&call).await?;
-    Ok(take_reply(shared, batch, &token, reply, sent, now))
+    let (keys, settings) = (&shared.keys, &shared.settings);
+    let call = prepare(keys, settings, &token, batch, want, now, false);
+    let reply = shared.commands.call(&call);
+    let (reply, unrun) = match earlier {
+        None => (reply.await, Vec::new()),
+        Some(earlier) => {
+            let open = async {
+                // Only now does the call go out.
+                tokio::task::yield_now().await;
+                earlier.open(shared)
+            };
+            tokio::join!(biased; reply, open)
+        }
+    };
+    let read = reply.map(|reply| take_reply(shared, batch, token, reply, sent, now));
+    (read, unrun)
 }
+
+/// Writes a batch whose reply was lost; gives what must be written for jobs whose outcome was refused.
+async fn write_again(shared: &Arc<Shared>, batch: &[Entry], now: i64) -> Result<Vec<Entry>> {
+    let token = shared.next_token();
+    let (keys, settings) = (&shared.keys, &shared.settings);
+    let call = prepare(keys, settings, &token, batch, 0, now, true);
+    let reply = shared.commands.call(&call).await?;
+    let (done, _) = take_reply(shared, batch, token, reply, Instant::now(), now);
+    Ok(done.again)
+}
+
+/// Of a fetched job: its id, the count of its starts, and what is stored of it.
+const VALUES: usize = 3;
 
 /// The jobs of a reply, which this worker has begun under `token`.
 pub(super) fn fetched_jobs(
@@ -154,14 +196,15 @@ pub(super) fn fetched_jobs(
     jobs
 }
 
+/// Takes note of what was written, and of what the fetch said.
 pub(super) fn take_reply(
     shared: &Arc<Shared>,
     batch: &[Entry],
-    token: &str,
+    token: String,
     reply: Value,
     sent: Instant,
     now: i64,
-) -> Fetched {
+) -> (Fetched, Brought) {
     let mut reply = items(reply).into_iter();
     let codes = reply.next().map(items).unwrap_or_default();
     let mut fetched = reply.next().map(items).unwrap_or_default().into_iter();
@@ -178,7 +221,7 @@ pub(super) fn take_reply(
     }
 
     let jobs = fetched.next().unwrap_or(Value::Nil);
-    let jobs = fetched_jobs(jobs, token, &shared.settings);
+    let count = packed::count(&jobs) / VALUES;
     let limited = fetched
         .next()
         .map_or(0, |limited| integer(&limited))
@@ -192,15 +235,20 @@ pub(super) fn take_reply(
         )));
     }
     let blocked = fetched.next().is_some_and(|blocked| integer(&blocked) == 1);
-    let count = jobs.len();
-    again.extend(accept(shared, jobs.into_iter(), sent));
-    Fetched {
+    let fetched = Fetched {
         count,
         limited: u64::try_from(limited).unwrap_or(0),
         due,
         blocked,
         again,
-    }
+    };
+    let brought = Brought {
+        jobs,
+        count,
+        token,
+        sent,
+    };
+    (fetched, brought)
 }
 
 /// Holds jobs and hands them on; gives what to write for those that must not be run.
@@ -392,9 +440,9 @@ pub(super) async fn recover(
     loop {
         let attempt = match batches.last() {
             Some(batch) if batch.is_empty() => Ok(()),
-            Some(batch) => exchange(shared, batch, 0, now, true)
+            Some(batch) => write_again(shared, batch, now)
                 .await
-                .map(|done| pending.extend(done.again)),
+                .map(|refused| pending.extend(refused)),
             None => adopt(shared).await.map(|refused| pending.extend(refused)),
         };
         let Err(error) = attempt else {

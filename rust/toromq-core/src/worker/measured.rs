@@ -83,8 +83,10 @@ impl Working {
     /// Takes what the script said of a batch, holds the jobs that it gave, and tells the sink of them.
     pub fn take(&self, batch: &Batch, reply: Value) {
         let (sent, now) = (Instant::now(), wall_ms());
-        let again = take_reply(&self.worker.shared, &batch.0, &self.token, reply, sent, now).again;
-        assert!(again.is_empty(), "a job was refused");
+        let (shared, token) = (&self.worker.shared, self.token.clone());
+        let (fetched, brought) = take_reply(shared, &batch.0, token, reply, sent, now);
+        assert!(fetched.again.is_empty(), "an outcome was refused");
+        assert!(brought.open(shared).is_empty(), "a job was refused");
     }
 
     /// Looks for locks to renew, as if all were old enough, and takes note of their renewal; gives how many.
