@@ -264,7 +264,10 @@ mod tests {
         };
         assert_eq!(of(&[]), 0);
         assert_eq!(of(&[b"\x93\xa1a"]), 3);
-        assert_eq!(of(&[b"\xdc\x01\x02", b"\x96", b"\xdd\0\x01\0\0"]), 258 + 6 + 65_536);
+        assert_eq!(
+            of(&[b"\xdc\x01\x02", b"\x96", b"\xdd\0\x01\0\0"]),
+            258 + 6 + 65_536
+        );
         assert_eq!(of(&[b"", b"\xa1a", b"\xdc\0", b"\x9f"]), 15);
         assert_eq!(count(&Value::Nil), 0);
     }
