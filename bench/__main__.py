@@ -64,8 +64,11 @@ def main() -> None:
     try:
         lines = report.header(bench, rounds, load)
         # As long as the others: Node's compiler takes thousands of jobs to warm up.
-        measure(bench, warming(rows), peers, sizes, 1)
-        results = measure(bench, rows, peers, sizes, rounds)
+        failed: dict[tuple[str, str], str] = {}
+        measure(bench, warming(rows), peers, sizes, 1, failed)
+        results = measure(bench, rows, peers, sizes, rounds, failed)
+        if failed:
+            lines["FAILED"] = "; ".join(f"{ROWS[key].title}: {why}" for (key, _), why in failed.items())
         if bench.delay:
             lines["latency"] = (
                 f"{options.latency} ms added to each round trip by a proxy, which was busy for at most "
@@ -101,8 +104,13 @@ def warming(rows: list[str]) -> list[str]:
     return [key for key in short if ROWS[key].warms] or short
 
 
-def measure(bench: Bench, rows: list[str], peers: list[str], sizes: Sizes, rounds: int) -> report.Results:
-    """Measure every row with every peer, peers in turn, again and again."""
+def measure(
+    bench: Bench, rows: list[str], peers: list[str], sizes: Sizes, rounds: int, failed: dict[tuple[str, str], str]
+) -> report.Results:
+    """Measure every row with every peer, peers in turn, again and again.
+
+    What a peer fails is noted in `failed` and not tried again; what we fail ends it all.
+    """
     results: report.Results = {key: {name: [] for name in peers} for key in rows}
     for number in range(rounds):
         for key in rows:
@@ -111,9 +119,16 @@ def measure(bench: Bench, rows: list[str], peers: list[str], sizes: Sizes, round
                 row = ROWS[key]
                 if key in PEERS[name].repeats and row.stand_in in results:
                     results[key][name] += results[row.stand_in][name][number : number + 1]
-                elif PEERS[name].runs(key):
+                elif PEERS[name].runs(key) and (key, name) not in failed:
                     cpu, begun = bench.delay.cpu() if bench.delay else 0, time.monotonic()
-                    results[key][name].append(row.measure(bench, name, sizes))
+                    try:
+                        results[key][name].append(row.measure(bench, name, sizes))
+                    except SystemExit as error:
+                        if PEERS[name].ours:
+                            raise
+                        failed[key, name] = str(error).removeprefix("bench: ").partition("\n")[0]
+                        results[key][name].clear()
+                        bench.dismiss(name)
                     if bench.delay:
                         bench.delay.note(cpu, time.monotonic() - begun)
     say("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -33,6 +34,7 @@ class Peer:
         repeats: rows in which it shows what it did in their `stand_in`, because it has only one face.
         foreign: whether its keys are not BullMQ's, so that its driver is asked what is done and what is left.
         fresh: gives the command line of a program that imports it and adds one job, but for the URL and the queue.
+        ours: whether what it fails ends the benchmark; of others the header tells, and the row has no figures of them.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Peer:
     repeats: frozenset[str] = frozenset()
     foreign: bool = False
     fresh: Callable[[], list[str]] | None = None
+    ours: bool = False
 
     def runs(self, row: str) -> bool:
         """Whether it can run a row."""
@@ -75,11 +78,13 @@ PEERS = {
         "toromq",
         lambda: [sys.executable, "-m", "bench.peers.toromq_peer"],
         fresh=lambda: [sys.executable, "-m", "bench.peers.fresh", "toromq"],
+        ours=True,
     ),
     "ceiling": Peer(
         "our ceiling",
         lambda: [install.rust_program("ceiling")],
         rows=frozenset({"add", "add_50", "bulk", "drain_async", "drain_1"}),
+        ours=True,
     ),
     "node": Peer(
         "Node BullMQ",
@@ -155,7 +160,8 @@ class Process:
         """End the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:

@@ -55,6 +55,11 @@ class Bench:
         """A process of a peer that works."""
         return self._process(name, f"worker {number}")
 
+    def dismiss(self, name: str) -> None:
+        """End the processes of a peer; it gets new ones when it is asked for something."""
+        for who, role in [key for key in self._processes if key[0] == name]:
+            self._processes.pop((who, role)).close()
+
     def _process(self, name: str, role: str) -> Process:
         if (name, role) not in self._processes:
             self._processes[name, role] = Process(PEERS[name])

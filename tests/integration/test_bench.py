@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench import install, plot, report
-from bench.__main__ import warming
+from bench.__main__ import measure, warming
 from bench.measures import QUICK
 from bench.peer import PEERS
 from bench.rows import ALIASES, BACKLOGS, ROWS
@@ -146,6 +146,24 @@ def test_every_peer_has_a_bar_of_its_own_colour() -> None:
     drawn = xml.etree.ElementTree.fromstring(plot.svg({}, results))
     bars = [bar.get("fill") for bar in drawn.iter() if bar.tag.endswith("rect")][1:]
     assert len(set(bars)) == len(bars) == len(PEERS)
+
+
+def test_what_a_peer_fails_is_told_and_not_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Bench.completion
+
+    def one_more(self: Bench, name: str, jobs: int, *queues: str) -> float:
+        end = original(self, name, jobs, *queues)
+        if name == "node":
+            self.client.rpush(f"bull:{queues[0]}:active", "left-over")
+        return end
+
+    monkeypatch.setattr(Bench, "completion", one_more)
+    failed: dict[tuple[str, str], str] = {}
+    results = measure(bench, ["drain_async", "drain_def", "add"], ["toromq", "node"], _TINY, 2, failed)
+    assert list(failed) == [("drain_async", "node")]
+    assert "a check failed: node: [0, 1, 201, 0]" in failed["drain_async", "node"]
+    rounds = {key: [len(results[key][name]) for name in ("toromq", "node")] for key in results}
+    assert rounds == {"drain_async": [2, 0], "drain_def": [2, 0], "add": [2, 2]}
 
 
 def test_a_delay_makes_the_way_longer() -> None:
