@@ -116,3 +116,22 @@ def test_everything_can_be_imported_by_a_star() -> None:
     names: dict[str, Any] = {}
     exec("from toromq import *", names)
     assert set(toromq.__all__) <= set(names)
+
+
+def test_threads_that_look_at_names_at_once_all_find_them() -> None:
+    program = """
+import threading, toromq, toromq.sync
+together, found = threading.Barrier(8), []
+def look(turn):
+    names = [(face, name) for face in (toromq, toromq.sync) for name in face.__all__]
+    together.wait()
+    # From another place on in each thread, so that they meet in the middle of what another imports.
+    for face, name in names[turn * 8:] + names[:turn * 8]:
+        found.append(getattr(face, name))
+threads = [threading.Thread(target=look, args=(turn,)) for turn in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(found))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == (f"{8 * len([*toromq.__all__, *toromq.sync.__all__])}\n", "")
