@@ -13,6 +13,9 @@ from toromq import _bridge
 class _Arrived:
     """What the engine has sent."""
 
+    changed = False
+    """There are no sockets to watch."""
+
     def __init__(self, *sent: tuple[int, Any]) -> None:
         self._sent = [*sent]
 
