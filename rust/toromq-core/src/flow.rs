@@ -15,7 +15,7 @@ use crate::{
     job::JobRecord,
     keys::QueueKeys,
     link::{Call, Link, integer, items, text},
-    packed::Packed,
+    packed::{Packed, unpacked},
     queue::{Added, FIRST_PAUSE, LONGEST_PAUSE, NewJob, Seen, repeat},
     scripts::{self, Code},
     telemetry::{self, Activity},
@@ -170,7 +170,8 @@ impl Flows {
                 Some(Seen::new(last, Instant::now()));
         }
         let mut added = Vec::with_capacity(flow.nodes.len());
-        for (node, said) in flow.nodes.iter().zip(reply) {
+        let said = unpacked(Value::Array(reply.collect()));
+        for (node, said) in flow.nodes.iter().zip(said) {
             let outcome = match said {
                 Value::Array(owner) => Added {
                     id: owner.first().map_or_else(String::new, text),

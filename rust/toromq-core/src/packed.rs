@@ -168,6 +168,8 @@ fn take(rest: &mut &[u8]) -> Option<Value> {
         0xde => length(rest, 2).and_then(|length| array(rest, 2 * length))?,
         0xdc => length(rest, 2).and_then(|length| array(rest, length))?,
         0xdd => length(rest, 4).and_then(|length| array(rest, length))?,
+        #[allow(clippy::cast_possible_wrap)]
+        0xe0..=0xff => Value::Int(i64::from(kind as i8)),
         _ => return None,
     })
 }
@@ -307,7 +309,9 @@ mod tests {
             (vec![0x91, 0xcd, 0x01, 0x00], 256),
             (vec![0x91, 0xce, 0x00, 0x01, 0x00, 0x00], 65_536),
             (vec![0x91, 0xcf, 0, 0, 0, 1, 0, 0, 0, 0], 1 << 32),
-            (vec![0x91, 0xd0, 0xff], -1),
+            (vec![0x91, 0xfb], -5),
+            (vec![0x91, 0xd0, 0x97], -105),
+            (vec![0x91, 0xd1, 0xff, 0x00], -256),
         ] {
             let reply = Value::Array(vec![Value::BulkString(packed)]);
             assert_eq!(unpacked(reply), [Value::Int(number)]);

@@ -127,6 +127,7 @@ class Queue:
         key that is another one from call to call. Every scalar must be given."""
         source, keys, args = COMMANDS[name]
         assert sorted(scalars) == sorted(arg for arg in args if arg != "base" and not arg.endswith("..")), name
+        groups = list(groups)
         rest = [value for group in groups for value in group]
         assert not rest or args[-1].endswith(".."), f"{name} takes no repeated arguments"
         if name in _PACKING and rest:
@@ -138,8 +139,12 @@ class Queue:
         # What is packed in a reply is no text.
         undecoded = {redis_py.client.NEVER_DECODE: True}
         reply = self.redis.execute_command("EVAL", source, len(key_names), *key_names, *values, *rest, **undecoded)
-        if name == "finish_and_fetch" and reply[1]:
-            reply[1][0] = [job for piece in reply[1][0] for job in _jobs(unpack(piece))]
+        if name == "finish_and_fetch":
+            reply[0] = reply[0] or [0] * len(groups)
+            if reply[1]:
+                reply[1][0] = [job for piece in reply[1][0] for job in _jobs(unpack(piece))]
+        elif name in _PACKING and isinstance(reply, list) and isinstance(reply[-1], bytes) and reply[-1][:1] > b"\x7f":
+            reply[-1:] = unpack(reply[-1])
         return Called(_decoded(reply), changes(before, self.snapshot()))
 
     def add_jobs(self, *jobs: NewJob, since: str = "", **scalars: Any) -> Called:

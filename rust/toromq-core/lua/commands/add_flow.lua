@@ -16,7 +16,7 @@
                    when the id was made for this call), parent (true when it has children), name, data, opts (JSON
                    texts), timestamp, more (false, or a map of what few jobs have, with the names of add_jobs)
   RETURNS
-    {event, job, ...}  the id of the last event; then for each job its id, or {id} of the job that stands for it
+    {event, jobs}    the id of the last event; packed, for each job its id, or {id} of the job that stands for it
     PARENT_MISSING   as {code, n, key} for the n-th job: the parent under this key does not exist
     OTHER_PARENT     likewise: its id is taken by the child of the parent under this key
     OWN_ANCESTOR     likewise: the parent under this key is below it
@@ -77,7 +77,7 @@ end
 -- What an earlier call replied that stored the same jobs, or nil. It stored all of them or none. An id that was made for
 -- these jobs alone is proof of it; others may have been there, or have come and gone, by somebody else's doing.
 local function replied_before()
-  local told, before = {}, { '' }
+  local told, before = {}, {}
   local some_made, some_proof, all_stand = false, false, true
   for _, node in ipairs(nodes) do
     local base, made = node.q.base, given[node.at + 2]
@@ -102,7 +102,7 @@ end
 if again then
   local before = replied_before()
   if before then
-    return before
+    return { '', cmsgpack.pack(before) }
   end
 end
 
@@ -196,7 +196,7 @@ for _, q in ipairs(queues) do
   redis.call('INCRBY', q.id, q.count)
 end
 
-local reply = { '' }
+local reply, answers = { '' }, {}
 -- Parents in the order in which they get children, and the keys of those by that of the parent.
 local touched, children_of = {}, {}
 for _, node in ipairs(nodes) do
@@ -237,7 +237,7 @@ for _, node in ipairs(nodes) do
       gather_new(q, id, given[at + 7], more, nil)
     end
   end
-  reply[#reply + 1] = answer or id
+  answers[#answers + 1] = answer or id
 end
 
 for _, q in ipairs(queues) do
@@ -254,4 +254,5 @@ for _, more in ipairs(touched) do
   local _, parent_id, pq = parent_of(more.parent_key, more.parent)
   release_if_done(pq, parent_id, now_ms)
 end
+reply[2] = cmsgpack.pack(answers)
 return reply

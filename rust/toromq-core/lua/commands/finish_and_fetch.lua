@@ -40,7 +40,7 @@
                         count the attempt), before (when sent again: attempts made before, or attempts started for wait and
                         a delay that does not count))
   RETURNS
-    {codes, fetched, drained, limited}  codes: 0 or a code for each job; fetched: what fetch_jobs returns, or empty
+    {codes, fetched, drained, limited}  codes: 0 or a code for each job, or none where all are 0; fetched: what fetch_jobs returns, or empty
                         without fetching; drained: 1 when the queue ran empty; limited: for outcome wait, ms until the
                         rate limit ends
     JOB_MISSING         the job's hash does not exist
@@ -449,4 +449,8 @@ if nothing_next and finished.completed + finished.failed > 0 and redis.call('EXI
   redis.call('XADD', events, '*', 'event', 'drained')
   drained = 1
 end
-return { codes, fetched, drained, limited_ms }
+local any_refused = false
+for n = 1, count do
+  any_refused = any_refused or codes[n] ~= 0
+end
+return { any_refused and codes or {}, fetched, drained, limited_ms }

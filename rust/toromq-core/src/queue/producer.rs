@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Outcome, Result},
     keys::QueueKeys,
     link::{Call, Link, integer, items, text},
-    packed::Packed,
+    packed::{Packed, unpacked},
     scripts::{self, Code},
     telemetry::{self, Activity},
 };
@@ -628,7 +628,7 @@ impl Producer {
             let at = Instant::now();
             desk.event = Seen { id, at };
         }
-        reply
+        unpacked(Value::Array(reply.collect())).into_iter()
     }
 
     /// How many numbers to reserve along with a call for so many jobs.

@@ -216,8 +216,10 @@ pub(super) fn take_reply(
     };
 
     let mut again = Vec::new();
-    for (entry, code) in batch.iter().zip(&codes) {
-        again.extend(settle(shared, entry, integer(code), now));
+    // Where none was refused there are no codes.
+    let codes = codes.iter().map(integer).chain(std::iter::repeat(0));
+    for (entry, code) in batch.iter().zip(codes) {
+        again.extend(settle(shared, entry, code, now));
     }
 
     let jobs = fetched.next().unwrap_or(Value::Nil);
