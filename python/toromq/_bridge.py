@@ -33,6 +33,9 @@ _tickets = itertools.count(1)
 _blocking = threading.local()
 # A loop keeps its port, as long as it runs; the other way round, what waits on a loop would keep that for ever.
 _ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Port]] = weakref.WeakKeyDictionary()
+# That of the loop which asked last: looking it up costs as much as all else that is done for a call here.
+_last: tuple[weakref.ref[asyncio.AbstractEventLoop], weakref.ref[Port]] | tuple[Callable[[], None], Callable[[], None]]
+_last = _NOBODY = (lambda: None, lambda: None)
 
 # Workers that run, each with a method that lets its threads go.
 live_workers: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -77,7 +80,8 @@ def make(kind: Callable[..., T], *arguments: Any) -> T:
 def _after_fork() -> None:
     _making.release()
     _ports.clear()
-    global _blocking
+    global _blocking, _last
+    _last = _NOBODY
     _blocking = threading.local()
 
 
@@ -175,12 +179,17 @@ class Port:
 
 def port() -> Port:
     """The port of the running event loop."""
+    global _last
     loop = asyncio.get_running_loop()
+    last_loop, last = _last
+    if last_loop() is loop and (found := last()) is not None:
+        return found
     known = _ports.get(loop)
     found = None if known is None else known()
     if found is None:
         found = Port(loop)
         _ports[loop] = weakref.ref(found)
+    _last = (weakref.ref(loop), weakref.ref(found))
     return found
 
 
