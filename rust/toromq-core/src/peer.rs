@@ -69,14 +69,20 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// From what TIME answered to a question that was `asked` at this machine's time. What it took to get there is left
-    /// out, so that nothing is ever thought to be due too early.
+    /// From what TIME answered to a question that was `asked` at this machine's time, and has just been answered. Clocks
+    /// that may be the same count as such: on one machine they are, and a job must not seem to have begun before it was
+    /// added. Otherwise what the question took to get there is left out, so that nothing is thought to be due too early.
     pub(crate) fn of(asked: i64, time: Value) -> Option<Self> {
         match items(time).as_slice() {
-            [seconds, micros] => Some(Self {
-                micros: asked - integer(seconds) * 1_000_000 - integer(micros),
-                since: (Instant::now(), wall_us()),
-            }),
+            [seconds, micros] => {
+                let answered = wall_us();
+                let theirs = integer(seconds) * 1_000_000 + integer(micros);
+                let may_be_same = (asked..=answered).contains(&theirs);
+                Some(Self {
+                    micros: if may_be_same { 0 } else { asked - theirs },
+                    since: (Instant::now(), answered),
+                })
+            }
             _ => None,
         }
     }
@@ -92,5 +98,25 @@ impl Ahead {
     /// In whole milliseconds.
     pub(crate) fn millis(&self) -> i64 {
         self.micros.div_euclid(1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(micros: i64) -> Value {
+        let parts = [micros / 1_000_000, micros % 1_000_000];
+        Value::Array(parts.map(Value::Int).into())
+    }
+
+    #[test]
+    fn clocks_that_may_be_the_same_count_as_such() {
+        let now = wall_us();
+        let ahead = |theirs| Ahead::of(now - 9_000, time(theirs)).map(|ahead| ahead.micros);
+        assert_eq!(ahead(now - 9_000), Some(0));
+        assert_eq!(ahead(now - 4_000), Some(0));
+        assert_eq!(ahead(now - 9_001), Some(1));
+        assert_eq!(ahead(now + 3_600_000_000), Some(-3_600_009_000));
     }
 }
