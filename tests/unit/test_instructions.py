@@ -27,11 +27,16 @@ def test_the_hot_path_takes_no_more_instructions_than_stored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "said"), [(1_000, None), (1_050, None), (1_051, "--store"), (900, None), (899, "well done")]
+    ("now", "said"), [(20_000, None), (21_000, None), (21_001, "--store"), (18_000, None), (17_999, "well done")]
 )
 def test_a_count_may_rise_by_a_twentieth_and_fall_by_a_tenth(now: int, said: str | None) -> None:
-    found = list(differences({"step": now}, {"step": 1_000}))
+    found = list(differences({"step": now}, {"step": 20_000}))
     assert [said is not None and said in text for text in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(("now", "differs"), [(1_500, False), (1_501, True), (500, False), (499, True)])
+def test_a_small_count_may_change_by_as_much_as_chance_does(now: int, differs: bool) -> None:
+    assert bool(list(differences({"step": now}, {"step": 1_000}))) is differs
 
 
 def test_a_step_that_is_not_stored_is_a_difference() -> None:
