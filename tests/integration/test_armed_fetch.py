@@ -241,16 +241,19 @@ async def test_a_connection_that_is_killed_while_armed_costs_no_job(place: Place
 
 
 async def test_an_answer_that_is_lost_while_armed_costs_no_job(place: Place, redisbox: RedisBox) -> None:
-    async with LossyProxy(redisbox.url) as proxy, place.worker(url=proxy.url, concurrency=2):
-        ids = []
+    ids: list[str] = []
+    async with LossyProxy(redisbox.url) as proxy:
         for lost in range(1, 6):
-            # It is armed by a request that has passed, so only what is armed next will be lost.
-            await place.asleep()
-            proxy.lose("finish_and_fetch")
-            ids.append(await _id(place))
-            await aeventually(lambda lost=lost: proxy.lost == lost)
-            ids.append(await _id(place))
-            await place.all_completed(ids)
+            # No marker is left of a job before, so what is lost is an answer with a job in it.
+            proxy.lose_answer_to("BZPOPMIN")
+            place.redis.delete(place.key("marker"))
+            async with place.worker(url=proxy.url, concurrency=2):
+                await place.asleep()
+                assert proxy.lost == lost - 1
+                ids.append(await _id(place))
+                await aeventually(lambda lost=lost: proxy.lost == lost)
+                ids.append(await _id(place))
+                await place.all_completed(ids)
 
 
 @pytest.mark.parametrize("how", ["TIMEOUT", "ERROR"])

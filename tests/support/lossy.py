@@ -47,6 +47,11 @@ class LossyProxy:
         with self._guard:
             self._doomed += [(sha1.encode(), "reply" if cut else "silence")] * times
 
+    def lose_answer_to(self, word: str) -> None:
+        """Loses the reply to the next request with this word in it, and the connection with it."""
+        with self._guard:
+            self._doomed.append((word.encode(), "reply"))
+
     @contextlib.contextmanager
     def losing(self, what: Literal["request", "reply"]) -> Iterator[None]:
         """Loses this of the first script call within, whichever it is, and insists that there was one."""
