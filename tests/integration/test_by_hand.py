@@ -413,6 +413,8 @@ async def test_a_run_that_its_own_worker_took_over_is_told_and_keeps_its_slot(pl
         ended = await place.ended(job.id, "completed")
         await aeventually(lambda: first_ends == ["the job's lock was lost"])
         worker.concurrency = 1
+        # What it had asked for with two slots is called off: no job comes to it from now on.
+        await aeventually(lambda: place.redis.info("clients")["blocked_clients"] == 0)
         async with _started(place.worker(kind, name="other")):
             after = [await place.queue.add("n") for _ in range(3)]
             assert {(await place.ended(one.id, "completed")).processed_by for one in after} == {"other"}
