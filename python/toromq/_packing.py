@@ -46,10 +46,11 @@ _SHORT: Final = {"kl": "keep_logs", "de": "deduplication", **{short: name for na
 _TRACE: Final = {"tm": "metadata", "omc": "omit_context"}
 _RELATIONS = frozenset((*_FAILURE_FLAGS, "deduplication", "parent", "telemetry"))
 # What differs from job to job, or means another thing at another time or with other data.
-_OF_ONE_JOB = frozenset(("deduplication", "job_id", "parent", "run_at", "size_limit", "telemetry", "timestamp"))
-# What became of options that jobs have in common, by their content: JSON, delay, priority and lifo. A program adds its
-# jobs with few sets of options again and again; at most this many are remembered, and none that is longer.
-_known: dict[bytes, tuple[bytes, int, int, bool]] = {}
+_OF_ONE_JOB = frozenset(("deduplication", "job_id", "run_at", "size_limit", "telemetry", "timestamp"))
+# What became of options that jobs have in common, by their content: JSON, delay, priority, lifo and parent, which the
+# children of one job share. A program adds its jobs with few sets of options again and again; at most this many are
+# remembered, and none that is longer.
+_known: dict[bytes, tuple[bytes, int, int, bool, tuple[str, bytes] | None]] = {}
 _MOST_KNOWN = 256
 _LONGEST_KNOWN = 1024
 _NO_OPTIONS = to_json({"attempts": 0})
@@ -75,8 +76,8 @@ def _packed(name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[
     options = _merged(given, defaults) if defaults else dict(given)
     content = _content(options) if _OF_ONE_JOB.isdisjoint(options) else None
     if content is not None and (known := _known.get(content)) is not None:
-        opts, delay, priority, lifo = known
-        return ("", name, data, opts, time.time_ns() // 1_000_000, delay, priority, lifo, None, None)
+        opts, delay, priority, lifo, parent = known
+        return ("", name, data, opts, time.time_ns() // 1_000_000, delay, priority, lifo, None, parent)
     if not options.keys() <= JobOptions.__annotations__.keys():
         for gone, instead in _GONE.items():
             if gone in options:
@@ -121,7 +122,7 @@ def _packed(name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[
     if content is not None:
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
-        _known[content] = (opts, delay, priority, lifo)
+        _known[content] = (opts, delay, priority, lifo, parent)
     return (own_id, name, data, opts, timestamp, delay, priority, lifo, rule, parent)
 
 

@@ -95,6 +95,16 @@ def test_what_belongs_to_one_job_is_looked_at_for_each() -> None:
         packed("n", b"12345", {"size_limit": 4}, {})
 
 
+def test_children_of_one_job_share_what_became_of_their_options_and_no_others() -> None:
+    above = [{"parent": {"id": job_id, "queue": "bull:q"}} for job_id in ("1", "2", "1")]
+    jobs = [packed("n", b"{}", {**options}, {}) for options in above]
+    assert [job[9][0] for job in jobs] == ["bull:q:1", "bull:q:2", "bull:q:1"]
+    assert [json.loads(job[3])["parent"]["id"] for job in jobs] == ["1", "2", "1"]
+    failing = packed("n", b"{}", {**above[0], "fail_parent_on_failure": True}, {})
+    assert (jobs[0][9][1], failing[9][1]) == (jobs[2][9][1], b'{"id":"1","queueKey":"bull:q","fpof":true}')
+    assert jobs[0][9][1] == b'{"id":"1","queueKey":"bull:q"}'
+
+
 def test_only_so_many_options_are_remembered_and_no_long_ones() -> None:
     for attempts in range(_packing._MOST_KNOWN * 2 + 1):
         assert json.loads(packed("n", b"{}", {"attempts": attempts}, {})[3]) == {"attempts": attempts}
