@@ -17,6 +17,7 @@ from toromq import _native
 
 to_json = _native.to_json
 from_json = _native.from_json
+new_id = _native.new_id
 telemetry = _native.telemetry
 NativeConnection = _native.NativeConnection
 NativeFlows = _native.NativeFlows

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, cast
 
+from toromq._bridge import new_id
 from toromq._guards import is_mapping
 from toromq._job_fields import JobFields
 from toromq._packing import packed
@@ -194,13 +195,11 @@ class PackedFlows:
 
     def _check_ids(self, root: _Given) -> None:
         """Give an id to every job, and refuse one that comes twice in a flow."""
-        from uuid import uuid4  # It brings more along than all else that is imported here.
-
         known: dict[tuple[str, str, str], _Given] = {}
         for given in _walk(root):
             own: Any = given.node.opts.get("job_id") or self._defaults.get(given.node.queue_name, {}).get("job_id")
             given.made = not own
-            given.job_id = own or str(uuid4())
+            given.job_id = own or new_id()
             if isinstance(own, str):
                 key = (given.prefix, given.node.queue_name, own)
                 other = known.setdefault(key, given)

@@ -21,6 +21,12 @@ pub struct JobRecord {
     pub plain_fields: Option<u8>,
 }
 
+/// An id that no other job has, for one that is made known before it is added.
+#[must_use]
+pub fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
 impl JobRecord {
     /// From an id and the flat list of fields and values that HGETALL gives.
     #[must_use]

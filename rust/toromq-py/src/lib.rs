@@ -32,6 +32,12 @@ fn from_json<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     json::from_json(py, text)
 }
 
+/// An id that no other job has.
+#[pyfunction]
+fn new_id() -> String {
+    toromq_core::job::new_id()
+}
+
 /// Every Lua command: name, text, names of its keys, names of its arguments. For tests.
 #[pyfunction]
 fn scripts() -> Vec<(
@@ -64,6 +70,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<worker::NativeWorker>()?;
     module.add_class::<worker::NativeByHand>()?;
     module.add_function(wrap_pyfunction!(to_json, module)?)?;
+    module.add_function(wrap_pyfunction!(new_id, module)?)?;
     module.add_function(wrap_pyfunction!(from_json, module)?)?;
     module.add_function(wrap_pyfunction!(cron::cron_next, module)?)?;
     module.add_function(wrap_pyfunction!(scripts, module)?)?;
