@@ -178,7 +178,8 @@ async def test_a_server_that_stands_still_does_not_hold_the_loop(box: RedisBox, 
         try:
             with pytest.raises(RedisConnectionError):
                 await queue.add("job", 1)
-            assert turns > 5
+            # Held, it would not have turned at all.
+            assert turns > 1
         finally:
             os.kill(box.pid, signal.SIGCONT)
             turning.cancel()
