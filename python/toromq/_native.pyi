@@ -16,6 +16,7 @@ __all__ = [
     "cron_next",
     "debug_build",
     "from_json",
+    "new_id",
     "scripts",
     "shutdown",
     "telemetry",
