@@ -52,12 +52,23 @@ def find_server() -> Path:
     raise RuntimeError(message)
 
 
+# A server in cluster mode also listens on the port that is so much higher.
+_CLUSTER_BUS = 10_000
+
+
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port of 127.0.0.1 that nobody listens on at this moment, nor on its cluster port."""
+    with contextlib.ExitStack() as probes:
+        # Those that will not do stay taken meanwhile, so that none is offered twice.
+        while True:
+            probe = probes.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            above = probes.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            # Also raised for a port beyond the last one.
+            with contextlib.suppress(OSError, OverflowError):
+                above.bind(("127.0.0.1", port + _CLUSTER_BUS))
+                return port
 
 
 class RedisBox:
