@@ -4,6 +4,7 @@ import json
 import math
 import struct
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -296,3 +297,63 @@ class TestReading:
                 from_json(text.encode())
         else:
             assert same(from_json(text.encode()), expected)
+
+
+# Some begin with others, some are too long to be remembered, some have escapes.
+_KEYS = ["a", "ab", "abcdefg", "abcdefgh", "abcdefghi", "é", 'q"', "", "k" * 32, "k" * 33, "k" * 63, "k" * 64, "k" * 65]
+_WORDS = st.sampled_from(_KEYS) | st.text("xy", max_size=40)
+_rows = st.lists(st.dictionaries(_WORDS, _WORDS | st.integers(0, 3), max_size=6), max_size=6)
+
+
+class TestWhatIsRemembered:
+    @given(st.lists(_rows, min_size=1, max_size=4), st.booleans())
+    def test_what_was_read_before_changes_nothing(self, texts: list[Any], ascii_only: bool) -> None:
+        for rows in texts:
+            assert same(from_json(json.dumps(rows, ensure_ascii=ascii_only).encode()), rows)
+            assert same(from_json(to_json(rows)), rows)
+
+    def test_more_keys_than_are_remembered_are_read(self) -> None:
+        for first in range(0, 40_000, 2_000):
+            value = {f"key {number}": {"name": number, "kind": "x"} for number in range(first, first + 2_000)}
+            assert same(from_json(to_json(value)), value)
+
+    def test_strings_that_come_again_are_one_object(self) -> None:
+        first, second = (from_json(b'["an unusual value","a \\"quoted\\" one"]') for _ in range(2))
+        assert all(one is other for one, other in zip(first, second, strict=True))
+
+    def test_keys_make_room_for_those_that_come_later(self) -> None:
+        def is_one_object(number: int) -> bool:
+            others = {f"{number} {other}": other for other in range(500)}
+            text = to_json([{f"later {number}": 0}, others])
+            first, second = (next(iter(from_json(text)[0])) for _ in range(2))
+            return first is second
+
+        assert any(map(is_one_object, range(100)))
+
+    def test_what_the_collector_ends_in_the_middle_may_read_as_well(self) -> None:
+        read: list[Any] = []
+
+        class Ends:
+            def __init__(self) -> None:
+                self.itself = self
+
+            def __del__(self) -> None:
+                read.append(from_json(b'{"kind":"inner","of":[1]}'))
+
+        value = [{"kind": str(number), "of": [number]} for number in range(5_000)]
+        text = to_json(value)
+        ends = [Ends() for _ in range(10)]
+        del ends
+        # Each dict that is made may let the collector run.
+        assert same(from_json(text), value)
+        assert read == [{"kind": "inner", "of": [1]}] * 10
+
+    def test_threads_read_at_once(self) -> None:
+        values = [[{f"{name}{number % 7}": str(number)} for number in range(500)] for name in "abcd"]
+
+        def read(value: Any) -> bool:
+            text = to_json(value)
+            return all(same(from_json(text), value) for _ in range(50))
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(read, values))

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use crate::link::items;
+use crate::{json, link::items};
 
 /// A job's hash, decoded leniently: a foreign or half-written hash gives defaults, never an error.
 #[derive(Debug, Clone, Default)]
@@ -117,6 +117,7 @@ impl JobRecord {
         ["data", "opts"].into_iter().find_map(|name| {
             let stored = self.field(name)?;
             let broken = match std::str::from_utf8(stored) {
+                Ok(text) if json::is_surely_json(text) => None,
                 // Its content is none of our business, and a lone surrogate of Node is one for the reader of it.
                 Ok(text) => serde_json::from_str::<serde::de::IgnoredAny>(text)
                     .err()

@@ -9,6 +9,7 @@ pub mod events;
 pub mod feed;
 pub mod flow;
 pub mod job;
+pub mod json;
 pub mod keys;
 #[cfg(unix)]
 pub mod lane;

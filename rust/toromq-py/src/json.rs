@@ -6,11 +6,12 @@
 
 use std::fmt::Write as _;
 
-use jiter::{PythonParse, StringCacheMode};
 use pyo3::exceptions::{PyRecursionError, PyUnicodeEncodeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
+
+use crate::json_reader;
 
 pyo3::import_exception!(toromq.errors, SerializationError);
 
@@ -58,17 +59,11 @@ pub(crate) fn to_json(py: Python<'_>, value: &Bound<'_, PyAny>, root: &str) -> P
 ///
 /// `SerializationError` when the text is not JSON.
 pub(crate) fn from_json<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let reader = PythonParse {
-        // Jobs of one queue have the same keys again and again, and many of the same short values: names of kinds,
-        // states, languages. One that is known costs a third; one that is not, a tenth more.
-        cache_mode: StringCacheMode::All,
-        ..PythonParse::default()
-    };
-    match reader.python_parse(py, text) {
-        Ok(value) => Ok(value),
-        // The fast reader is stricter than the stdlib, which has the last word.
-        Err(_) => from_json_by_stdlib(py, text).map_err(|error| unreadable(py, error)),
-    }
+    // The fast reader knows only what it is sure of; the stdlib has the last word.
+    json_reader::read(py, text).map_or_else(
+        || from_json_by_stdlib(py, text).map_err(|error| unreadable(py, error)),
+        Ok,
+    )
 }
 
 fn from_json_by_stdlib<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> {

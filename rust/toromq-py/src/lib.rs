@@ -8,6 +8,7 @@ mod feed;
 mod flow;
 mod held;
 mod json;
+mod json_reader;
 mod pool;
 mod port;
 mod queue;
