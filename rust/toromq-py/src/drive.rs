@@ -19,6 +19,7 @@ use toromq_core::{connection::ConnectionSettings, lane::Lane, link::Link};
 use crate::{
     port::Port,
     runtime::{self, OfProcess},
+    turns::Turns,
 };
 
 // How soon Ctrl-C is heard.
@@ -39,6 +40,8 @@ pub(crate) struct Drive {
     lone: Mutex<Vec<Lone>>,
     /// How many are in use.
     busy: AtomicUsize,
+    /// Of the threads that add.
+    pub(crate) turns: Arc<Turns>,
 }
 
 /// A connection that the thread which uses it drives itself.
@@ -56,6 +59,7 @@ impl Drive {
             lanes: Mutex::default(),
             lone: Mutex::default(),
             busy: AtomicUsize::new(0),
+            turns: Arc::default(),
         }
     }
 
@@ -97,7 +101,7 @@ impl Drive {
             return Ok(());
         }
         if port.is_blocking()
-            && let Some(lone) = self.take()?
+            && let Some(lone) = self.take()
         {
             let work = Box::pin(make(Arc::clone(&lone.link)));
             return self.wait(py, lone, work);
@@ -106,24 +110,23 @@ impl Drive {
         Ok(())
     }
 
-    /// A connection for the calling thread.
-    fn take(&self) -> PyResult<Option<Lone>> {
+    /// A connection for the calling thread. Without one the engine's does, and does even where the process may open no
+    /// more files.
+    fn take(&self) -> Option<Lone> {
         if self.settings.uses_tls() {
-            return Ok(None);
+            return None;
         }
-        if let Some(lone) = locked(&self.lone).pop() {
-            self.busy.fetch_add(1, Ordering::Relaxed);
-            return Ok(Some(lone));
-        }
-        if self.busy.load(Ordering::Relaxed) >= LONE {
-            return Ok(None);
-        }
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let known = locked(&self.lone).pop();
+        let lone = match known {
+            None if self.busy.load(Ordering::Relaxed) >= LONE => None,
+            None => Some(Lone {
+                runtime: Builder::new_current_thread().enable_all().build().ok()?,
+                link: Arc::new(Link::new(&self.settings)),
+            }),
+            known => known,
+        }?;
         self.busy.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(Lone {
-            link: Arc::new(Link::new(&self.settings)),
-            runtime,
-        }))
+        Some(lone)
     }
 
     /// Does the work on this thread, without the interpreter's lock. Signals are handled meanwhile; where one ends the

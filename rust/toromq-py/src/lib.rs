@@ -14,6 +14,7 @@ mod port;
 mod queue;
 mod runtime;
 mod telemetry;
+mod turns;
 mod waits;
 mod worker;
 

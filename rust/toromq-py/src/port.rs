@@ -8,6 +8,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread::{self, ThreadId},
 };
 
 use pyo3::{
@@ -31,6 +32,7 @@ use crate::{
     errors::to_python,
     held,
     runtime::{self, OfProcess},
+    turns::Turns,
 };
 
 pub(crate) enum Item {
@@ -201,6 +203,12 @@ pub(crate) struct Inbox {
 #[derive(Default)]
 struct Items {
     arrived: Vec<(u64, Item)>,
+    /// What arrives when it is its thread's turn.
+    due: Vec<(u64, Item)>,
+    /// Whether its thread waits.
+    awaited: bool,
+    /// Where that must wake the next one.
+    turns: Option<Arc<Turns>>,
     ended: bool,
 }
 
@@ -209,7 +217,7 @@ enum Signal {
     /// A byte for an event loop.
     Byte(UnixStream),
     /// For a thread that does nothing else.
-    Thread(Condvar),
+    Thread(Condvar, ThreadId),
 }
 
 impl Inbox {
@@ -226,8 +234,38 @@ impl Inbox {
         match &self.signal {
             Signal::Byte(_) if !first || self.draining.load(Ordering::SeqCst) => {}
             Signal::Byte(_) => self.wake(),
-            Signal::Thread(ready) => ready.notify_all(),
+            // What a thread has brought itself it does not wait for.
+            Signal::Thread(_, thread) if *thread == thread::current().id() => {}
+            Signal::Thread(ready, _) => ready.notify_all(),
         }
+    }
+
+    /// The same where other threads get theirs at the same time.
+    pub(crate) fn put_in_turn(self: Arc<Self>, ticket: u64, item: Item, turns: &Arc<Turns>) {
+        match &self.signal {
+            Signal::Thread(_, thread) if *thread != thread::current().id() => {
+                self.items().due.push((ticket, item));
+                turns.enter(self);
+            }
+            _ => self.put(ticket, item),
+        }
+    }
+
+    /// It is its thread's turn. Gives whether that wakes the next one.
+    pub(crate) fn release(&self, turns: &Arc<Turns>) -> bool {
+        let awaited = {
+            let mut items = self.items();
+            let items = &mut *items;
+            items.arrived.append(&mut items.due);
+            if items.awaited {
+                items.turns = Some(Arc::clone(turns));
+            }
+            items.awaited
+        };
+        if awaited && let Signal::Thread(ready, _) = &self.signal {
+            ready.notify_all();
+        }
+        awaited
     }
 
     /// Lets the event loop drain.
@@ -277,7 +315,7 @@ impl Port {
     #[pyo3(signature = (blocking = false))]
     fn new(blocking: bool) -> PyResult<Self> {
         let (signal, woken) = if blocking {
-            (Signal::Thread(Condvar::new()), None)
+            (Signal::Thread(Condvar::new(), thread::current().id()), None)
         } else {
             let (woken, signal) = UnixStream::pair()?;
             woken.set_nonblocking(true)?;
@@ -358,14 +396,14 @@ impl Port {
     /// Lets the thread that waits here go: `wait` gives nothing from now on.
     fn end(&self) {
         self.inbox.items().ended = true;
-        if let Signal::Thread(ready) = &self.inbox.signal {
+        if let Signal::Thread(ready, _) = &self.inbox.signal {
             ready.notify_all();
         }
     }
 
     /// What `drain` gives, once there is something. Signals are handled meanwhile.
     fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let Signal::Thread(ready) = &self.inbox.signal else {
+        let Signal::Thread(ready, _) = &self.inbox.signal else {
             return Err(PyRuntimeError::new_err(
                 "this port is read by an event loop",
             ));
@@ -376,20 +414,27 @@ impl Port {
         }
         loop {
             let inbox = &*self.inbox;
-            let done = py.detach(|| {
-                let items = inbox.items();
-                let (items, _) = ready
+            let (done, turns) = py.detach(|| {
+                let mut items = inbox.items();
+                items.awaited = true;
+                let (mut items, _) = ready
                     .wait_timeout_while(items, SIGNALS, |items| {
                         items.arrived.is_empty() && !items.ended
                     })
                     .unwrap_or_else(PoisonError::into_inner);
+                items.awaited = false;
+                let turns = items.turns.take();
                 let done = !items.arrived.is_empty() || items.ended;
                 drop(items);
                 if runtime::is_finalising() {
                     runtime::stay();
                 }
-                done
+                (done, turns)
             });
+            // The first thing that is done with the interpreter: nobody waits for what its user does with it.
+            if let Some(turns) = turns {
+                turns.next();
+            }
             if done {
                 return self.drain(py);
             }

@@ -73,8 +73,10 @@ impl NativeQueue {
         jobs: Vec<NewJob>,
     ) -> PyResult<()> {
         let inbox = Arc::clone(&port.inbox);
+        let (turns, engine) = (Arc::clone(&self.drive.turns), runtime::handle()?);
         let reply = Box::new(move |added: Result<_>| {
-            inbox.put(ticket, added.map_or_else(Item::Failed, Item::Added));
+            let item = added.map_or_else(Item::Failed, Item::Added);
+            inbox.put_in_turn(ticket, item, &turns);
         });
         if let Some(lane) = self.drive.lane(port) {
             let queue = self.on(lane);
@@ -83,18 +85,19 @@ impl NativeQueue {
                     lane.spawn(queue.lead());
                 }
             });
-        } else if self.queue.submit(jobs, reply) {
-            if port.is_blocking() {
-                // The thread that comes first takes what it brings to Redis itself. What others have handed in meanwhile
-                // goes on without it.
-                let (queue, engine) = (Arc::clone(&self.queue), runtime::handle()?);
+        } else if port.is_blocking() {
+            if let Some(batch) = self.queue.submit_and_take(jobs, reply) {
+                // The thread that makes a call worth it takes that to Redis itself. What nobody carries then goes on
+                // without it.
+                let queue = Arc::clone(&self.queue);
                 return self.drive.start(py, port, move |link| async move {
-                    if queue.lead_once(link).await {
+                    if queue.carry(link, batch).await {
                         engine.spawn(queue.lead());
                     }
                 });
             }
-            runtime::handle()?.spawn(self.queue.lead());
+        } else if self.queue.submit(jobs, reply) {
+            engine.spawn(self.queue.lead());
         }
         Ok(())
     }

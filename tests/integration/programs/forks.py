@@ -352,7 +352,7 @@ def while_busy() -> None:
 def while_busy_with_an_exit() -> None:
     """Now the children end as programs do, with all that Python and the engine do at the end."""
     # Many, so that at the moment of a fork one of them is likely to be inside the engine.
-    _fork_while_busy(sys.exit, 8)
+    _fork_while_busy(sys.exit, 24)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ pub use deduplication::Deduplication;
 pub use jobs::RetryOptions;
 pub use metrics::Series;
 pub(crate) use producer::Seen;
-pub use producer::{Added, NewJob, Parent, Reply};
+pub use producer::{Added, Batch, NewJob, Parent, Reply};
 pub use schedulers::{NewScheduler, Scheduler, When};
 
 use crate::{

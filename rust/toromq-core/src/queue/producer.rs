@@ -167,6 +167,12 @@ pub(super) struct Request {
     deadline: Instant,
 }
 
+/// What goes in one call, or in several where it is a long bulk.
+pub struct Batch {
+    requests: Vec<Request>,
+    is_long: bool,
+}
+
 impl Queue {
     /// Adds jobs; gives what became of each, in the order given. One that is refused stops no other.
     ///
@@ -188,31 +194,43 @@ impl Queue {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Hands jobs to the producer. Where it answers true nobody drives it: the caller must, by [`Queue::lead`] or
-    /// [`Queue::lead_once`].
+    /// Hands jobs to the producer. Where it answers true nobody drives it: the caller must, by [`Queue::lead`].
     #[must_use]
     pub fn submit(&self, jobs: Vec<NewJob>, reply: Reply) -> bool {
-        self.producer.submit(Request {
+        self.producer.submit(self.request(jobs, reply))
+    }
+
+    /// The same for a caller who can wait for a call: gives the one that is worth making now, for [`Queue::carry`].
+    /// Without one others are under way, who see to what was handed in.
+    #[must_use]
+    pub fn submit_and_take(&self, jobs: Vec<NewJob>, reply: Reply) -> Option<Batch> {
+        self.producer.submit_and_take(self.request(jobs, reply))
+    }
+
+    fn request(&self, jobs: Vec<NewJob>, reply: Reply) -> Request {
+        Request {
             jobs,
             reply,
             deadline: Instant::now() + self.timeout,
-        })
+        }
     }
 
-    /// Drives the producer until nothing is left to be added.
+    /// Drives the producer until nothing is left that could be sent.
     pub fn lead(&self) -> impl Future<Output = ()> + Send + 'static {
         Arc::clone(&self.producer).lead(Arc::clone(&self.link))
     }
 
-    /// Drives it for one call, over `link`. True when others wait, so that somebody must go on, by [`Queue::lead`].
-    pub fn lead_once(&self, link: Arc<Link>) -> impl Future<Output = bool> + Send + 'static {
+    /// Makes one call, over `link`. True when others wait and nobody drives them: somebody must, by [`Queue::lead`].
+    pub fn carry(
+        &self,
+        link: Arc<Link>,
+        batch: Batch,
+    ) -> impl Future<Output = bool> + Send + 'static {
         let producer = Arc::clone(&self.producer);
         async move {
-            if let Some((batch, is_long)) = producer.next_batch() {
-                producer.carry(&link, batch).await;
-                producer.landed(is_long);
-            }
-            !producer.rests()
+            producer.carry(&link, batch.requests).await;
+            producer.landed(batch.is_long);
+            producer.must_be_led()
         }
     }
 }
@@ -321,6 +339,30 @@ impl Desk {
         }
     }
 
+    fn push(&mut self, request: Request) {
+        self.jobs += request.jobs.len();
+        self.waiting.push_back(request);
+    }
+
+    /// What is to be sent now; it counts as under way from here on.
+    fn next_batch(&mut self) -> Option<Batch> {
+        if !self.may_go() {
+            return None;
+        }
+        let mut count = 0;
+        let mut requests = Vec::new();
+        while let Some(request) = self.waiting.front()
+            && (count == 0 || count + request.jobs.len() <= BATCH)
+        {
+            count += request.jobs.len();
+            requests.extend(self.waiting.pop_front());
+        }
+        self.jobs -= count;
+        let is_long = count > BATCH;
+        *self.flying(is_long) += 1;
+        Some(Batch { requests, is_long })
+    }
+
     fn flying(&mut self, is_long: bool) -> &mut usize {
         if is_long {
             &mut self.long
@@ -412,30 +454,46 @@ impl Producer {
     /// Whether the caller must lead.
     fn submit(&self, request: Request) -> bool {
         let mut desk = self.desk();
-        desk.jobs += request.jobs.len();
-        desk.waiting.push_back(request);
+        desk.push(request);
+        self.is_unled(&mut desk)
+    }
+
+    /// What the caller must send.
+    fn submit_and_take(&self, request: Request) -> Option<Batch> {
+        let mut desk = self.desk();
+        desk.push(request);
+        desk.next_batch()
+    }
+
+    /// Whether somebody must begin to lead.
+    fn must_be_led(&self) -> bool {
+        self.is_unled(&mut self.desk())
+    }
+
+    fn is_unled(&self, desk: &mut Desk) -> bool {
+        if !desk.may_go() {
+            return false;
+        }
         if std::mem::replace(&mut desk.led, true) {
-            if desk.may_go() {
-                self.more.notify_one();
-            }
+            self.more.notify_one();
             return false;
         }
         true
     }
 
-    /// Leaves the lead where nobody waits.
+    /// Leaves the lead where nothing can be sent. Who carries something looks again when it has landed.
     fn rests(&self) -> bool {
         let mut desk = self.desk();
-        desk.led = !desk.waiting.is_empty();
+        desk.led = desk.may_go();
         !desk.led
     }
 
     async fn lead(self: Arc<Self>, link: Arc<Link>) {
         let mut flights = FuturesUnordered::new();
         loop {
-            while let Some((batch, is_long)) = self.next_batch() {
-                let flight = self.carry(&link, batch);
-                flights.push(flight.map(move |()| is_long));
+            while let Some(batch) = self.next_batch() {
+                let flight = self.carry(&link, batch.requests);
+                flights.push(flight.map(move |()| batch.is_long));
             }
             tokio::select! {
                 landed = flights.next() => match landed {
@@ -448,24 +506,8 @@ impl Producer {
         }
     }
 
-    /// What is to be sent now, and whether it takes several calls.
-    fn next_batch(&self) -> Option<(Vec<Request>, bool)> {
-        let mut desk = self.desk();
-        if !desk.may_go() {
-            return None;
-        }
-        let mut count = 0;
-        let mut batch = Vec::new();
-        while let Some(request) = desk.waiting.front()
-            && (count == 0 || count + request.jobs.len() <= BATCH)
-        {
-            count += request.jobs.len();
-            batch.extend(desk.waiting.pop_front());
-        }
-        desk.jobs -= count;
-        let is_long = count > BATCH;
-        *desk.flying(is_long) += 1;
-        Some((batch, is_long))
+    fn next_batch(&self) -> Option<Batch> {
+        self.desk().next_batch()
     }
 
     fn landed(&self, is_long: bool) {

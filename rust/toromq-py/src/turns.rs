@@ -1,0 +1,57 @@
+//! Threads whose answers came together take them one after the other: whoever has the interpreter wakes the next one.
+//! Woken all at once they would stand in line for it, each put to sleep and woken once more, on every core there is.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::port::Inbox;
+
+/// Those whose answer is there.
+#[derive(Default)]
+pub(crate) struct Turns {
+    line: Mutex<Line>,
+}
+
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<Arc<Inbox>>,
+    /// Whether one was woken that has yet to wake the next one.
+    moving: bool,
+}
+
+impl Turns {
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the thread of `inbox` take its answer when its turn comes.
+    pub(crate) fn enter(self: &Arc<Self>, inbox: Arc<Inbox>) {
+        let mut line = self.line();
+        line.waiting.push_back(inbox);
+        if !std::mem::replace(&mut line.moving, true) {
+            drop(line);
+            self.next();
+        }
+    }
+
+    /// Wakes the next one, whose business it is then to call this: as soon as it has the interpreter, whatever it does
+    /// with that.
+    pub(crate) fn next(self: &Arc<Self>) {
+        loop {
+            let inbox = {
+                let mut line = self.line();
+                let Some(inbox) = line.waiting.pop_front() else {
+                    line.moving = false;
+                    return;
+                };
+                inbox
+            };
+            // Its thread may be about to wait, or was interrupted: then it needs no waking, and will wake nobody.
+            if inbox.release(self) {
+                return;
+            }
+        }
+    }
+}
