@@ -106,7 +106,7 @@ def test_every_job_is_there_once_and_those_of_a_thread_in_its_order(
 
 @pytest.mark.parametrize("count", [2, 20, 60])
 def test_no_thread_waits_for_what_another_does_with_its_answer(queue: Queue[Any, Any], count: int) -> None:
-    """Each of them goes on when all have their answers: it neither adds before nor lets the interpreter go by itself."""
+    """Each of them goes on when all have their answers, and comes back to the engine no earlier."""
     everybody = threading.Barrier(count)
 
     def add(number: int) -> None:
@@ -117,9 +117,7 @@ def test_no_thread_waits_for_what_another_does_with_its_answer(queue: Queue[Any,
     _Threads(count, add).join()
 
 
-def test_every_thread_gets_the_answer_to_its_own_job(
-    queue: Queue[Any, Any], redis: redispy.Redis, prefix: str
-) -> None:
+def test_every_thread_gets_the_answer_to_its_own_job(queue: Queue[Any, Any], redis: redispy.Redis, prefix: str) -> None:
     """In one call together: jobs with numbers and with ids of their own, duplicates, and some that are refused."""
     queue.add("job", job_id="taken")
 
@@ -202,9 +200,7 @@ def test_a_server_that_stands_still_is_told_to_every_thread(box: RedisBox, prefi
 
 
 @pytest.mark.parametrize("others", [1, 15, 40])
-def test_ctrl_c_ends_the_wait_of_one_thread_and_no_other(
-    box: RedisBox, prefix: str, others: int
-) -> None:
+def test_ctrl_c_ends_the_wait_of_one_thread_and_no_other(box: RedisBox, prefix: str, others: int) -> None:
     """Whether that one waits for a call of another thread, or carries what others have handed in."""
     with Queue[Any, Any]("q", connection=box.url, prefix=prefix) as queue, box.client() as redis:
         queue.add("job", 0)
