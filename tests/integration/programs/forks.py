@@ -89,6 +89,11 @@ def _add(job_id: str) -> None:
     blocking.add("n", {}, job_id=f"{job_id}-sync")
 
 
+def _say(line: str) -> None:
+    """In one piece: several processes write to the same pipe."""
+    print(f"{line}\n", end="", flush=True)
+
+
 def _nothing() -> None:
     """A child that has no use for toromq."""
 
@@ -239,7 +244,7 @@ def subprocesses() -> None:
 def preload() -> None:
     """Objects are made before the fork and used after it, in the children and in the parent."""
     workers: list[sync.Worker[Any, Any]] = [
-        sync.Worker(f"own-{n}", lambda job: print(job.token, flush=True), connection=connection, prefix=PREFIX)
+        sync.Worker(f"own-{n}", lambda job: _say(job.token), connection=connection, prefix=PREFIX)
         for n in range(5)
     ]
 
@@ -263,7 +268,7 @@ def workers_after_a_worker() -> None:
     def serve(n: int) -> None:
         completed = threading.Event()
         worker: sync.Worker[Any, Any] = sync.Worker(
-            f"own-{n}", lambda job: print(job.token, flush=True), connection=connection, prefix=PREFIX
+            f"own-{n}", lambda job: _say(job.token), connection=connection, prefix=PREFIX
         )
         worker.on("completed", lambda job, result: completed.set())
         with worker:
