@@ -140,6 +140,9 @@ class _Way:
                 if self._losing is None:
                     self._client.sendall(data)
                     continue
+                if self._losing == "request":
+                    # An answer to an earlier one. The connection ends.
+                    break
                 self._proxy.lost += 1
                 if self._losing == "reply":
                     break

@@ -171,6 +171,13 @@ pub struct Link {
     lane: Option<Lane>,
 }
 
+/// One connection of a link. What is sent over it is done in the order in which it was sent, or not at all.
+#[derive(Clone)]
+pub(crate) struct Session {
+    connection: MultiplexedConnection,
+    number: u64,
+}
+
 #[derive(Debug, Default)]
 struct Current {
     connection: Option<MultiplexedConnection>,
@@ -365,14 +372,35 @@ impl Link {
     ///
     /// As [`Error`] says: not reachable, reply lost, or refused by the server.
     pub async fn send(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
-        let (mut connection, number) = self.connection().await?;
-        match connection
+        let session = self.session().await?;
+        self.send_over(&session, operation, cmd).await
+    }
+
+    /// The connection as it is now, made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connection`] when that can't be done.
+    pub(crate) async fn session(&self) -> Result<Session> {
+        let (connection, number) = self.connection().await?;
+        Ok(Session { connection, number })
+    }
+
+    async fn send_over(
+        &self,
+        session: &Session,
+        operation: &'static str,
+        cmd: &Cmd,
+    ) -> Result<Value> {
+        match session
+            .connection
+            .clone()
             .send_packed_command(cmd)
             .await
             .and_then(Value::extract_error)
         {
             Ok(value) => Ok(value),
-            Err(error) => Err(self.classify(operation, &error, number).await),
+            Err(error) => Err(self.classify(operation, &error, session.number).await),
         }
     }
 
@@ -477,12 +505,22 @@ impl Link {
     ///
     /// As [`Link::send`].
     pub async fn call(&self, call: &Call) -> Result<Value> {
+        let session = self.session().await?;
+        self.call_over(&session, call).await
+    }
+
+    /// The same over that connection or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::send`].
+    pub(crate) async fn call_over(&self, session: &Session, call: &Call) -> Result<Value> {
         let name = call.script.name;
-        match self.send(name, &call.command(false)).await {
+        match self.send_over(session, name, &call.command(false)).await {
             Err(Error::Server { message, .. })
                 if message.to_ascii_uppercase().contains("NOSCRIPT") =>
             {
-                self.send(name, &call.command(true)).await
+                self.send_over(session, name, &call.command(true)).await
             }
             other => other,
         }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use redis::Value;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -12,29 +13,26 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Closing, Finished, Shared,
-    exchange::{Brought, Fetched, entry, exchange, recover},
+    Closing, Shared,
+    exchange::{Brought, Fetched, entry, recover, take_reply},
+    flight::{Flight, Sent},
     lock_manager,
     marker::{self, Told, WORTH_LISTENING, Waiting},
     outcome::Entry,
     schedulers, stalled_checker,
 };
 pub(super) use crate::link::Backoff;
-use crate::{clock::wall_ms, link::Link};
+use crate::{clock::wall_ms, error::Result, link::Link};
 
 // Twice this is what Redis does in about a millisecond.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// How long a worker begins nothing after a job that ran into a limit which nobody has set: such a job is the next to run,
 /// and would be run again and again as fast as Redis can.
 const UNSET_LIMIT: u64 = 50;
 /// How long a closing worker tries to write what has ended while Redis is away.
 pub(super) const LAST_TRY: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(
-    shared: Arc<Shared>,
-    mut outcomes: mpsc::UnboundedReceiver<Finished>,
-    blocking: Link,
-) {
+pub(super) async fn run(shared: Arc<Shared>, blocking: Link) {
     let stop = CancellationToken::new();
     let (arm, armed) = watch::channel(Waiting::No);
     let (telling, mut told) = mpsc::channel(1);
@@ -61,22 +59,23 @@ pub(super) async fn run(
 
     let mut actor = Actor {
         pending: Vec::new(),
+        flight: Flight::default(),
         brought: None,
         ready: false,
         work_likely: true,
         had_jobs: false,
         due: None,
         limited_until: None,
+        away_since: None,
         backoff: Backoff::new(shared.settings.run_retry_delay),
         shared: Arc::clone(&shared),
     };
     let mut paused = false;
-    let mut away_since: Option<Instant> = None;
 
     loop {
         // Read before the outcomes: whatever was said before the close must be seen with it.
         let level = *shared.closing.borrow();
-        while let Ok((id, token, outcome)) = outcomes.try_recv() {
+        for (id, token, outcome) in shared.ended.take() {
             actor.pending.extend(entry(&shared, &id, &token, outcome));
         }
         if level >= Closing::HandingBack {
@@ -89,7 +88,9 @@ pub(super) async fn run(
             actor.limited_until = None;
             actor.work_likely = true;
         }
-        let is_due = actor.due.is_some_and(|due| due <= wall_ms());
+        // A call that is under way promotes what is due, and tells what is due then.
+        let at_rest = actor.flight.is_empty();
+        let is_due = at_rest && actor.due.is_some_and(|due| due <= wall_ms());
         if is_due {
             actor.due = None;
             actor.work_likely = true;
@@ -106,7 +107,7 @@ pub(super) async fn run(
             arm.send_replace(Waiting::No);
         }
         let aside = shared.armed.slots();
-        if (!may_fetch || held + aside > concurrency) && shared.armed.call_off() {
+        if at_rest && (!may_fetch || held + aside > concurrency) && shared.armed.call_off() {
             // What it has brought all the same is held then.
             let Some((heard, taken)) = told.recv().await else {
                 break;
@@ -118,7 +119,7 @@ pub(super) async fn run(
             continue;
         }
         let pending = actor.pending.len();
-        if level > Closing::No && pending == 0 && (held == 0 || level == Closing::Now) {
+        if at_rest && level > Closing::No && pending == 0 && (held == 0 || level == Closing::Now) {
             break;
         }
         if std::mem::replace(&mut paused, is_paused) != paused && paused {
@@ -126,68 +127,64 @@ pub(super) async fn run(
             marker::restore(&shared).await;
         }
         // By the same word as what follows: whoever waits for a pause must not be told while a fetch goes out.
-        let idle = paused && held == 0 && pending == 0;
+        let is_idle = paused && held == 0 && pending == 0 && at_rest;
         shared
             .idle
-            .send_if_modified(|was| std::mem::replace(was, idle) != idle);
-        let batch: Vec<Entry> = actor.pending.drain(..pending.min(BATCH)).collect();
-        // Whatever limit a job ran into, the next one would run into as well, so nothing is fetched along with it.
-        let bounced = batch.iter().any(|entry| entry.limited);
-        let free = (concurrency + batch.len()).saturating_sub(held + aside);
-        let want = if may_fetch && !bounced && (actor.work_likely || !batch.is_empty()) {
-            free.min(BATCH)
-        } else {
-            0
-        };
-
-        // The armed fetch has all the slots: it is woken by the marker of what a call that fetches nothing promotes.
-        let promotes = is_due && may_fetch && free == 0 && aside > 0;
-        if want > 0 || !batch.is_empty() || promotes {
-            let (now, sent) = (wall_ms(), Instant::now());
-            let earlier = actor.brought.take();
-            let (answer, unrun) = exchange(&shared, &batch, want, now, earlier).await;
-            actor.pending.extend(unrun);
-            match answer {
-                Ok((mut fetched, brought)) => {
-                    actor.brought = (brought.count() > 0).then_some(brought);
-                    actor.backoff.reset();
-                    away_since = None;
-                    if want > 0 {
-                        actor.work_likely = false;
-                    } else if promotes {
-                        actor.due = (fetched.due > 0).then_some(fetched.due);
-                    }
-                    // The next try travels as long as this one did, and so arrives when the limit has ended; if too early,
-                    // it is told so. But who knows of no maximum would not be told.
-                    let mut since = sent;
-                    if bounced {
-                        since = Instant::now();
-                        if fetched.limited == 0 {
-                            fetched.limited = UNSET_LIMIT;
-                        }
-                    }
-                    actor.note(fetched, want, since);
-                }
-                Err(error) => {
-                    shared.sink.error(error);
-                    let since = *away_since.get_or_insert_with(Instant::now);
-                    if level > Closing::No && since.elapsed() > LAST_TRY {
-                        break;
-                    }
-                    actor.backoff.pause().await;
-                    actor.recover(batch, now).await;
-                }
-            }
+            .send_if_modified(|was| std::mem::replace(was, is_idle) != is_idle);
+        // As it will be when all calls under way are done.
+        let (more, fewer) = actor.flight.slots();
+        let free =
+            |ending: usize| (concurrency + fewer + ending).saturating_sub(held + aside + more);
+        let could_use = may_fetch && free(0) > 0;
+        if at_rest && let Ok((heard, taken)) = told.try_recv() {
+            arm.send_replace(Waiting::No);
+            let _ = taken.send(());
+            actor.hear(heard, could_use).await;
             continue;
+        }
+
+        // What was told is listened to when no call is under way.
+        let enough = actor
+            .flight
+            .enough(concurrency)
+            .filter(|_| at_rest || (may_fetch && told.is_empty()));
+        if at_rest || enough.is_some_and(|enough| pending >= enough) {
+            let batch: Vec<Entry> = actor.pending.drain(..pending.min(BATCH)).collect();
+            // Whatever limit a job ran into, the next one would run into as well, so nothing is fetched along with it.
+            let bounced = batch.iter().any(|entry| entry.limited);
+            let want = if may_fetch && !bounced && (actor.work_likely || !batch.is_empty()) {
+                free(batch.len()).min(BATCH)
+            } else {
+                0
+            };
+            // The armed fetch has all the slots: it is woken by the marker of what a call that fetches nothing promotes.
+            let promotes = is_due && may_fetch && free(batch.len()) == 0 && aside > 0;
+            if want > 0 || !batch.is_empty() || promotes {
+                // Before what was brought is opened: Redis would have nothing to do meanwhile.
+                actor.flight.send(&shared, batch, want).await;
+                continue;
+            }
         }
         if actor.open() {
             continue;
         }
+        if !at_rest {
+            let more = enough.map(|enough| enough.saturating_sub(pending));
+            tokio::select! {
+                biased;
+                Some((sent, answer)) = actor.flight.next() => {
+                    if !actor.answered(sent, answer, level).await {
+                        break;
+                    }
+                }
+                () = shared.ended.reach(more.unwrap_or_default()), if more.is_some() => {}
+            }
+            continue;
+        }
 
-        let idle = may_fetch && free > 0;
         let waiting = match actor.limited_until {
-            _ if idle => Waiting::Marker,
-            Some(until) if level == Closing::No && !paused && free > 0 => {
+            _ if could_use => Waiting::Marker,
+            Some(until) if level == Closing::No && !paused && free(0) > 0 => {
                 let is_long = until.saturating_duration_since(Instant::now()) >= WORTH_LISTENING;
                 if is_long {
                     Waiting::Limit(until)
@@ -198,7 +195,7 @@ pub(super) async fn run(
             _ => Waiting::No,
         };
         // One that is out waits as long as it does, whatever is wanted meanwhile.
-        if *arm.borrow() != waiting && (waiting != Waiting::Marker || shared.armed.order(free)) {
+        if *arm.borrow() != waiting && (waiting != Waiting::Marker || shared.armed.order(free(0))) {
             arm.send_replace(waiting);
         }
         let due_at = actor.due.map(|due| {
@@ -207,13 +204,11 @@ pub(super) async fn run(
         let timer = [due_at, actor.limited_until].into_iter().flatten().min();
         let mut closing = shared.closing.subscribe();
         tokio::select! {
-            Some((id, token, outcome)) = outcomes.recv() => {
-                actor.pending.extend(entry(&shared, &id, &token, outcome));
-            }
+            () = shared.ended.reach(1) => {}
             Some((heard, taken)) = told.recv() => {
                 arm.send_replace(Waiting::No);
                 let _ = taken.send(());
-                actor.hear(heard, idle).await;
+                actor.hear(heard, could_use).await;
             }
             () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
             () = shared.wake.notified() => actor.work_likely = true,
@@ -238,6 +233,7 @@ struct Actor {
     shared: Arc<Shared>,
     /// What is to be written.
     pending: Vec<Entry>,
+    flight: Flight,
     /// Jobs that the last reply brought.
     brought: Option<Brought>,
     /// Whether Redis has answered yet.
@@ -249,6 +245,8 @@ struct Actor {
     /// When the next delayed job is due.
     due: Option<i64>,
     limited_until: Option<Instant>,
+    /// Since when there has been no answer.
+    away_since: Option<Instant>,
     backoff: Backoff,
 }
 
@@ -260,6 +258,65 @@ impl Actor {
         };
         self.pending.extend(brought.open(&self.shared));
         true
+    }
+
+    /// Takes what came of the call that was sent first. False where a worker that closes has waited long enough.
+    async fn answered(&mut self, sent: Sent, answer: Result<Value>, level: Closing) -> bool {
+        let error = match answer {
+            Ok(reply) => {
+                self.take(sent, reply);
+                return true;
+            }
+            Err(error) => error,
+        };
+        self.shared.sink.error(error);
+        let mut lost = vec![(sent.batch, sent.now)];
+        // What was sent after it may have been done, and what that brought is not lost.
+        while let Some((sent, answer)) = self.flight.next().await {
+            match answer {
+                Ok(reply) => self.take(sent, reply),
+                Err(_) => lost.push((sent.batch, sent.now)),
+            }
+        }
+        let since = *self.away_since.get_or_insert_with(Instant::now);
+        if level > Closing::No && since.elapsed() > LAST_TRY {
+            return false;
+        }
+        self.backoff.pause().await;
+        self.recover(lost).await;
+        true
+    }
+
+    fn take(&mut self, sent: Sent, reply: Value) {
+        self.open();
+        self.backoff.reset();
+        self.away_since = None;
+        let bounced = sent.is_bounced();
+        let Sent {
+            batch,
+            want,
+            now,
+            at,
+            token,
+        } = sent;
+        let (mut fetched, brought) = take_reply(&self.shared, &batch, token, reply, at, now);
+        self.brought = (brought.count() > 0).then_some(brought);
+        if want > 0 {
+            self.work_likely = false;
+        } else if batch.is_empty() {
+            // It was sent for what it promotes.
+            self.due = (fetched.due > 0).then_some(fetched.due);
+        }
+        // The next try travels as long as this one did, and so arrives when the limit has ended; if too early, it is told
+        // so. But who knows of no maximum would not be told.
+        let mut since = at;
+        if bounced {
+            since = Instant::now();
+            if fetched.limited == 0 {
+                fetched.limited = UNSET_LIMIT;
+            }
+        }
+        self.note(fetched, want, since);
     }
 
     /// Takes note of what a fetch for `want` jobs brought. A limit counts from `since`.
@@ -285,10 +342,12 @@ impl Actor {
         self.pending.extend(fetched.again);
     }
 
-    /// After a reply that was lost, to a call that wrote this batch.
-    async fn recover(&mut self, batch: Vec<Entry>, now: i64) {
+    /// After replies that were lost, to calls that wrote these batches.
+    async fn recover(&mut self, lost: Vec<(Vec<Entry>, i64)>) {
+        // Else what was brought but is not held would be adopted as well.
+        self.open();
         let (pending, backoff) = (&mut self.pending, &mut self.backoff);
-        recover(&self.shared, batch, now, pending, backoff).await;
+        recover(&self.shared, lost, pending, backoff).await;
         self.work_likely = true;
     }
 
@@ -315,7 +374,7 @@ impl Actor {
                 (mark.is_some() && brought == 0, true)
             }
             Told::Lost => {
-                self.recover(Vec::new(), 0).await;
+                self.recover(Vec::new()).await;
                 self.shared.armed.settle();
                 (true, true)
             }

@@ -131,35 +131,6 @@ pub(super) fn describe_end(ends: &mut Packed, entry: &Entry, again: bool) {
     ends.end_group(6);
 }
 
-/// Writes a batch and fetches. What an `earlier` reply brought is opened while the server is at work on this call: it would
-/// have nothing to do meanwhile. Gives what to write for those of them that must not be run as well.
-pub(super) async fn exchange(
-    shared: &Arc<Shared>,
-    batch: &[Entry],
-    want: usize,
-    now: i64,
-    earlier: Option<Brought>,
-) -> (Result<(Fetched, Brought)>, Vec<Entry>) {
-    let sent = Instant::now();
-    let token = shared.next_token();
-    let (keys, settings) = (&shared.keys, &shared.settings);
-    let call = prepare(keys, settings, &token, batch, want, now, false);
-    let reply = shared.commands.call(&call);
-    let (reply, unrun) = match earlier {
-        None => (reply.await, Vec::new()),
-        Some(earlier) => {
-            let open = async {
-                // Only now does the call go out.
-                tokio::task::yield_now().await;
-                earlier.open(shared)
-            };
-            tokio::join!(biased; reply, open)
-        }
-    };
-    let read = reply.map(|reply| take_reply(shared, batch, token, reply, sent, now));
-    (read, unrun)
-}
-
 /// Writes a batch whose reply was lost; gives what must be written for jobs whose outcome was refused.
 async fn write_again(shared: &Arc<Shared>, batch: &[Entry], now: i64) -> Result<Vec<Entry>> {
     let token = shared.next_token();
@@ -427,22 +398,22 @@ fn settle(shared: &Shared, entry: &Entry, code: i64, now: i64) -> Option<Entry> 
     }
 }
 
-/// After a lost reply: writes the batch again, looking first at what already stands, then adopts what the lost call
-/// may have fetched. Tries for ever unless the worker closes.
+/// After lost replies: writes the batches again, looking first at what already stands, then adopts what the lost calls
+/// may have fetched. Tries for ever unless the worker closes. Nothing else may be under way.
 pub(super) async fn recover(
     shared: &Arc<Shared>,
-    batch: Vec<Entry>,
-    // When the batch was first sent: by that time a finish that went through is recognised.
-    now: i64,
+    // With the times when they were first sent: by those a finish that went through is recognised.
+    mut batches: Vec<(Vec<Entry>, i64)>,
     pending: &mut Vec<Entry>,
     backoff: &mut Backoff,
 ) {
     let mut closing_since = None;
-    let mut batches = vec![batch];
+    // Taken from the end: what was sent first is written first.
+    batches.reverse();
     loop {
         let attempt = match batches.last() {
-            Some(batch) if batch.is_empty() => Ok(()),
-            Some(batch) => write_again(shared, batch, now)
+            Some((batch, _)) if batch.is_empty() => Ok(()),
+            Some((batch, now)) => write_again(shared, batch, *now)
                 .await
                 .map(|refused| pending.extend(refused)),
             None => adopt(shared).await.map(|refused| pending.extend(refused)),
@@ -456,7 +427,7 @@ pub(super) async fn recover(
         if shared.is_closing()
             && closing_since.get_or_insert_with(Instant::now).elapsed() > LAST_TRY
         {
-            pending.extend(batches.into_iter().flatten());
+            pending.extend(batches.into_iter().flat_map(|(batch, _)| batch));
             shared.sink.error(error);
             return;
         }
@@ -469,10 +440,10 @@ pub(super) async fn recover(
         );
         match batches.pop() {
             // One of them is what Redis refuses: find out which, and keep the others.
-            Some(batch) if for_good && batch.len() > 1 => {
-                batches.extend(batch.into_iter().rev().map(|entry| vec![entry]));
+            Some((batch, now)) if for_good && batch.len() > 1 => {
+                batches.extend(batch.into_iter().rev().map(|entry| (vec![entry], now)));
             }
-            Some(batch) if for_good => {
+            Some((batch, _)) if for_good => {
                 for entry in batch {
                     remove(shared, &entry);
                     shared.given_up().insert(entry.id.clone());

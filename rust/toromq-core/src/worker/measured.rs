@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::Value;
-use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    Finished, JobOutcome, Run, Sink, Worker, WorkerSettings,
+    JobOutcome, Run, Sink, Worker, WorkerSettings,
     exchange::{entry, prepare, take_reply},
     lock_manager::{look, note_renewal},
     outcome::Entry,
@@ -16,7 +16,6 @@ use crate::{clock::wall_ms, connection::ConnectionSettings, job::JobRecord, keys
 /// A worker whose loop does not run.
 pub struct Working {
     worker: Worker,
-    outcomes: UnboundedReceiver<Finished>,
     /// Under which the last call fetches.
     token: String,
 }
@@ -34,11 +33,10 @@ impl Working {
         settings: WorkerSettings,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        let (worker, outcomes) = Worker::at_rest(connection, keys, settings, sink);
+        let worker = Worker::at_rest(connection, keys, settings, sink);
         Self {
             token: worker.shared.next_token(),
             worker,
-            outcomes,
         }
     }
 
@@ -57,11 +55,10 @@ impl Working {
 
     /// What the loop makes of all that has ended.
     pub fn gather(&mut self) -> Batch {
-        let mut batch = Vec::new();
-        while let Ok((id, token, outcome)) = self.outcomes.try_recv() {
-            batch.extend(entry(&self.worker.shared, &id, &token, outcome));
-        }
-        Batch(batch)
+        let shared = &self.worker.shared;
+        let ended = shared.ended.take().into_iter();
+        let entries = ended.filter_map(|(id, token, outcome)| entry(shared, &id, &token, outcome));
+        Batch(entries.collect())
     }
 
     /// The bytes of the call that writes a batch and fetches `want` jobs.

@@ -6,7 +6,9 @@ mod actor;
 mod armed;
 mod by_hand;
 mod counting_sink;
+mod ended;
 mod exchange;
+mod flight;
 mod lock_manager;
 mod marker;
 #[doc(hidden)]
@@ -26,13 +28,14 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     time::Instant,
 };
 
 use armed::Armed;
 pub use by_hand::{ByHand, FetchEnd};
 use counting_sink::CountingSink;
+use ended::Ended;
 pub use moves::{Move, Run};
 pub(crate) use moves::{extend_locks, move_job, still_ours};
 
@@ -214,8 +217,7 @@ struct Shared {
     token: String,
     exchanges: AtomicU64,
     activity: Arc<Activity>,
-    /// For what ends without a processor.
-    finished: mpsc::UnboundedSender<Finished>,
+    ended: Ended,
 }
 
 /// How far a worker is on its way to its end.
@@ -268,10 +270,9 @@ impl Shared {
 
     /// Says what became of a job that no processor has begun.
     fn end(&self, record: &JobRecord, outcome: JobOutcome) {
-        // Nobody listens after the close; the job's lock runs out and another worker takes it.
-        let _ = self
-            .finished
-            .send((record.id.clone(), record.token.clone(), outcome));
+        // Nobody looks after the close; the job's lock runs out and another worker takes it.
+        self.ended
+            .put((record.id.clone(), record.token.clone(), outcome));
     }
 
     /// Keeps the slot of a run whose job is not ours any more, until its processor ends.
@@ -327,13 +328,9 @@ impl Shared {
     }
 }
 
-/// The id and token of a job, and what became of it.
-type Finished = (String, String, JobOutcome);
-
 /// A running worker.
 pub struct Worker {
     shared: Arc<Shared>,
-    finished: mpsc::UnboundedSender<Finished>,
 }
 
 impl Worker {
@@ -346,19 +343,18 @@ impl Worker {
         sink: Arc<dyn Sink>,
     ) -> Self {
         let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name)).met();
-        let (worker, outcomes) = Self::at_rest(connection, keys, settings, sink);
-        tokio::spawn(actor::run(Arc::clone(&worker.shared), outcomes, blocking));
+        let worker = Self::at_rest(connection, keys, settings, sink);
+        tokio::spawn(actor::run(Arc::clone(&worker.shared), blocking));
         worker
     }
 
-    /// A worker whose loop does not run, and what that would read.
+    /// A worker whose loop does not run.
     fn at_rest(
         connection: &ConnectionSettings,
         keys: QueueKeys,
         settings: WorkerSettings,
         sink: Arc<dyn Sink>,
-    ) -> (Self, mpsc::UnboundedReceiver<Finished>) {
-        let (finished, outcomes) = mpsc::unbounded_channel();
+    ) -> Self {
         let activity = telemetry::of(&keys);
         let sink = Arc::new(CountingSink {
             activity: Arc::clone(&activity),
@@ -381,11 +377,11 @@ impl Worker {
             sink,
             token: uuid::Uuid::new_v4().to_string(),
             exchanges: AtomicU64::new(0),
-            finished: finished.clone(),
+            ended: Ended::default(),
             settings,
             keys,
         });
-        (Self { shared, finished }, outcomes)
+        Self { shared }
     }
 
     /// Says what became of a job; written together with whatever else has ended by then. False where the job's lock was
@@ -436,8 +432,8 @@ impl Worker {
         };
         drop(held);
         if is_ours {
-            // Nobody listens after the close; the job's lock runs out and another worker takes it.
-            let _ = self.finished.send((id, token, outcome));
+            // Nobody looks after the close; the job's lock runs out and another worker takes it.
+            self.shared.ended.put((id, token, outcome));
         } else {
             // Its slot is free again.
             self.shared.wake.notify_one();
