@@ -36,6 +36,8 @@ def _unpacked(rest: bytes) -> tuple[Any, bytes]:
         return _several(kind & 0x0F, rest)
     if 0xA0 <= kind < 0xC0:
         return _text(kind & 0x1F, rest)
+    if kind == 0xC2:
+        return False, rest
     if kind >= 0xE0:
         return kind - 0x100, rest
     size = {0xD0: 1, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4}[kind]

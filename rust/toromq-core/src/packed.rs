@@ -105,18 +105,34 @@ impl Packed {
     }
 }
 
-/// The values of a reply that a script packed in pieces; those that can't be read are left out.
+/// The values of a reply that a script packed in pieces; those that can't be read are left out. What was too large to be
+/// packed stands in a list behind the pieces, and takes the places that are nil in lists.
 pub(crate) fn unpacked(reply: Value) -> Vec<Value> {
     let mut values = Vec::new();
     for piece in items(reply) {
-        if let Value::BulkString(piece) = piece {
-            let mut rest = piece.as_slice();
-            if let Some(Value::Array(some)) = take(&mut rest) {
-                values.extend(some);
+        match piece {
+            Value::BulkString(piece) => {
+                let mut rest = piece.as_slice();
+                if let Some(Value::Array(some)) = take(&mut rest) {
+                    values.extend(some);
+                }
             }
+            Value::Array(large) => put_back(&mut values, large),
+            _ => {}
         }
     }
     values
+}
+
+fn put_back(values: &mut [Value], large: Vec<Value>) {
+    let lists = values.iter_mut().filter_map(|value| match value {
+        Value::Array(list) => Some(list),
+        _ => None,
+    });
+    let places = lists.flatten().filter(|value| **value == Value::Nil);
+    for (place, value) in places.zip(large) {
+        *place = value;
+    }
 }
 
 /// How many values such a reply has.
@@ -278,6 +294,31 @@ mod tests {
         unpacked(Value::Array(
             pieces.into_iter().map(Value::BulkString).collect(),
         ))
+    }
+
+    #[test]
+    fn what_was_too_large_takes_its_place() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let piece = |packed: &[u8]| Value::BulkString(packed.to_vec());
+        let reply = Value::Array(vec![
+            piece(b"\x93\xa11\x01\x94\xa1a\xc2\xa1b\xa1x"),
+            piece(b"\x93\xa12\xc2\x92\xa1a\xc2"),
+            Value::Array(vec![text("first"), text("second")]),
+        ]);
+        assert_eq!(count(&reply), 6);
+        let list = |values: &[&str]| Value::Array(values.iter().map(|value| text(value)).collect());
+        assert_eq!(
+            unpacked(reply),
+            [
+                text("1"),
+                Value::Int(1),
+                list(&["a", "first", "b", "x"]),
+                text("2"),
+                // Of a list's values alone.
+                Value::Nil,
+                list(&["a", "second"]),
+            ]
+        );
     }
 
     #[test]

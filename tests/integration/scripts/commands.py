@@ -142,7 +142,7 @@ class Queue:
         if name == "finish_and_fetch":
             reply[0] = reply[0] or [0] * len(groups)
             if reply[1]:
-                reply[1][0] = [job for piece in reply[1][0] for job in _jobs(unpack(piece))]
+                reply[1][0] = _jobs(reply[1][0])
         elif name in _PACKING and isinstance(reply, list) and isinstance(reply[-1], bytes) and reply[-1][:1] > b"\x7f":
             reply[-1:] = unpack(reply[-1])
         return Called(_decoded(reply), changes(before, self.snapshot()))
@@ -201,8 +201,15 @@ class Queue:
         return {key.removeprefix(self.base).removeprefix(f"{self.prefix}:"): kept for key, kept in everything.items()}
 
 
-def _jobs(values: list[Any]) -> Iterable[list[Any]]:
-    return (values[at : at + 3] for at in range(0, len(values), 3))
+def _jobs(pieces: list[Any]) -> list[list[Any]]:
+    """The jobs of a reply: packed, but for large values, which stand in a list behind and are False in their places."""
+    large = iter(pieces.pop() if pieces and isinstance(pieces[-1], list) else [])
+    values = [value for piece in pieces for value in unpack(piece)]
+    jobs = [values[at : at + 3] for at in range(0, len(values), 3)]
+    for _, _, fields in jobs:
+        fields[:] = [next(large) if value is False else value for value in fields]
+    assert not list(large)
+    return jobs
 
 
 def _decoded(reply: Any) -> Any:

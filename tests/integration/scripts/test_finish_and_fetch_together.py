@@ -126,12 +126,23 @@ def test_a_job_of_known_fields_that_is_gone(mail: Queue, left: str) -> None:
     assert mail.finish(End("a", fields=FIELDS)) == ([[code], [], 0, 0], {})
 
 
-def test_large_jobs_come_in_pieces(mail: Queue) -> None:
-    sizes = [10, 70_000, 40_000, 40_000, 10, 10]
+def test_large_values_come_beside_the_others(mail: Queue) -> None:
+    sizes = [10, 1_022, 1_023, 70_000, 40_000, 10]
     mail.add(*(NewJob(job_id=str(n), data=f'"{"x" * size}"') for n, size in enumerate(sizes)))
+    mail.put("0", {"tm": "y" * 2_000, "zz": "z" * 2_000})
     reply, changed = mail.finish(want=10)
-    assert [(job[0], len(job[2][3])) for job in reply[1][0]] == [(str(n), size + 2) for n, size in enumerate(sizes)]
+    jobs = [(job[0], dict(zip(job[2][::2], job[2][1::2], strict=True))) for job in reply[1][0]]
+    assert [(job_id, fields["data"]) for job_id, fields in jobs] == [
+        (str(n), f'"{"x" * size}"') for n, size in enumerate(sizes)
+    ]
+    assert (jobs[0][1]["tm"], jobs[0][1]["zz"]) == ("y" * 2_000, "z" * 2_000)
     assert changed["active"] == [str(n) for n in reversed(range(len(sizes)))]
+
+
+def test_many_jobs_come_in_pieces(mail: Queue) -> None:
+    mail.add(*(NewJob(job_id=str(n), data=f'"{"x" * 1_000}"') for n in range(150)))
+    reply, _ = mail.finish(want=200)
+    assert [(job[0], len(job[2][3])) for job in reply[1][0]] == [(str(n), 1_002) for n in range(150)]
 
 
 @pytest.mark.leaves_keys_broken("a key of the queue is something else")
