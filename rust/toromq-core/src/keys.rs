@@ -36,7 +36,7 @@ impl QueueKeys {
             "limiter_wake" => "limiter:wake",
             other => other,
         };
-        format!("{}{tail}", self.base)
+        [self.base.as_str(), tail].concat()
     }
 
     /// A job's hash.

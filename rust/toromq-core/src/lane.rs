@@ -1,22 +1,25 @@
-//! Work that is driven by somebody else's event loop: the connection's socket is watched by that loop, and everything
-//! happens on its thread. A command is written by whoever asks for it, and its reply is read by whoever waits for it, so
-//! no other thread has to be woken in between. That is most of what a single command costs.
+//! Work that is driven by somebody else: by an event loop that watches the connection's socket, or by a thread that has
+//! nothing else to do and waits for that. Everything happens on that thread. A command is written by whoever asks for it,
+//! and its reply is read by whoever waits for it, so no other thread has to be woken in between. That is most of what a
+//! single command costs.
 
 use std::{
     collections::VecDeque,
     future::Future,
     io::{self, Read as _, Write as _},
     net::TcpStream,
+    ops::Range,
     os::{
         fd::{AsRawFd as _, RawFd},
         unix::net::UnixStream,
     },
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -60,8 +63,23 @@ struct Inner {
     /// Whether a turn is under way, which looks at `woken` at its end.
     turning: AtomicBool,
     closed: AtomicBool,
-    /// Makes the event loop take a turn.
-    poke: Box<dyn Fn() + Send + Sync>,
+    driver: Driver,
+    /// How many replies are on their way.
+    expected: AtomicUsize,
+}
+
+/// Who takes the turns.
+enum Driver {
+    /// An event loop, which this makes take one.
+    Loop(Box<dyn Fn() + Send + Sync>),
+    Thread(OwnThread),
+}
+
+/// A thread that waits, so long at a time.
+struct OwnThread {
+    limit: Duration,
+    poked: Mutex<bool>,
+    ready: Condvar,
 }
 
 #[derive(Default)]
@@ -81,7 +99,7 @@ struct Sockets {
     open: Vec<Arc<Readiness>>,
     changes: VecDeque<(RawFd, Watch)>,
     /// Kept until the loop has forgotten them, so that no new socket gets their number before.
-    parting: Vec<Stream>,
+    parting: Vec<Arc<Stream>>,
 }
 
 struct Readiness {
@@ -90,6 +108,38 @@ struct Readiness {
     readable: AtomicBool,
     reader: Mutex<Option<Waker>>,
     writer: Mutex<Option<Waker>>,
+    /// What its own thread has read.
+    taken: Option<Mutex<Taken>>,
+    stream: Arc<Stream>,
+}
+
+struct Taken {
+    buffer: Box<[u8]>,
+    /// Where in it lies what was not asked for yet.
+    rest: Range<usize>,
+    /// How the connection ended.
+    ended: Option<io::Result<()>>,
+}
+
+const BUFFER: usize = 16_384;
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self {
+            buffer: vec![0; BUFFER].into(),
+            rest: 0..0,
+            ended: None,
+        }
+    }
+}
+
+/// As long as this is kept, a reply is on its way.
+pub(crate) struct Expecting<'a>(&'a AtomicUsize);
+
+impl Drop for Expecting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl std::fmt::Debug for Lane {
@@ -106,7 +156,13 @@ impl Wake for Inner {
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken.store(true, Ordering::SeqCst);
         if !self.turning.load(Ordering::SeqCst) {
-            (self.poke)();
+            match &self.driver {
+                Driver::Loop(poke) => poke(),
+                Driver::Thread(thread) => {
+                    *locked(&thread.poked) = true;
+                    thread.ready.notify_one();
+                }
+            }
         }
     }
 }
@@ -114,6 +170,21 @@ impl Wake for Inner {
 impl Lane {
     /// For an event loop that takes a turn after each `poke`, which comes from any thread. Timers are those of `runtime`.
     pub fn new(runtime: Handle, poke: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::driven(runtime, Driver::Loop(Box::new(poke)))
+    }
+
+    /// For a thread, which calls [`Lane::wait`] and takes a turn after each. It waits for `limit` at most.
+    #[must_use]
+    pub fn of_thread(runtime: Handle, limit: Duration) -> Self {
+        let thread = OwnThread {
+            limit,
+            poked: Mutex::default(),
+            ready: Condvar::new(),
+        };
+        Self::driven(runtime, Driver::Thread(thread))
+    }
+
+    fn driven(runtime: Handle, driver: Driver) -> Self {
         let inner = Inner {
             runtime,
             running: Mutex::default(),
@@ -122,7 +193,8 @@ impl Lane {
             woken: AtomicBool::new(false),
             turning: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            poke: Box::new(poke),
+            driver,
+            expected: AtomicUsize::new(0),
         };
         Self {
             inner: Arc::new(inner),
@@ -219,6 +291,42 @@ impl Lane {
         }
     }
 
+    /// Whether a task has not ended.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let is_task = |spawned: &Spawned| matches!(spawned, Spawned::Task(_));
+        !locked(&self.inner.running).tasks.is_empty()
+            || locked(&self.inner.spawned).iter().any(is_task)
+    }
+
+    /// Tells the thread that waits what for.
+    pub(crate) fn expect_reply(&self) -> Expecting<'_> {
+        self.inner.expected.fetch_add(1, Ordering::Relaxed);
+        Expecting(&self.inner.expected)
+    }
+
+    /// Waits until there may be something to do: in one call to the system that brings the reply, where one is on its
+    /// way. What else may come meanwhile, a deadline say, is seen when the thread's limit is over.
+    pub fn wait(&self) {
+        let Driver::Thread(thread) = &self.inner.driver else {
+            return;
+        };
+        let socket = if self.inner.expected.load(Ordering::Relaxed) > 0 {
+            locked(&self.inner.sockets).open.first().cloned()
+        } else {
+            None
+        };
+        if let Some(socket) = socket {
+            socket.take();
+            return;
+        }
+        let (mut poked, _) = thread
+            .ready
+            .wait_timeout_while(locked(&thread.poked), thread.limit, |poked| !*poked)
+            .unwrap_or_else(PoisonError::into_inner);
+        *poked = false;
+    }
+
     /// Whether the loop has anything to do for sockets.
     #[must_use]
     pub fn has_changes(&self) -> bool {
@@ -253,20 +361,32 @@ impl Lane {
     /// A socket of this lane, which nobody else reads or writes.
     pub(crate) fn adopt(&self, stream: Stream) -> io::Result<LaneStream> {
         let fd = stream.as_raw_fd();
-        stream.set_nonblocking()?;
+        let own = match &self.inner.driver {
+            Driver::Loop(_) => {
+                stream.set_nonblocking()?;
+                None
+            }
+            Driver::Thread(thread) => {
+                stream.set_blocking(thread.limit)?;
+                Some(Mutex::default())
+            }
+        };
         let readiness = Arc::new(Readiness {
             fd,
             readable: AtomicBool::new(true),
             reader: Mutex::default(),
             writer: Mutex::default(),
+            taken: own,
+            stream: Arc::new(stream),
         });
         let mut sockets = locked(&self.inner.sockets);
         sockets.open.push(Arc::clone(&readiness));
-        sockets.changes.push_back((fd, Watch::Read));
+        if readiness.taken.is_none() {
+            sockets.changes.push_back((fd, Watch::Read));
+        }
         drop(sockets);
         Ok(LaneStream {
             lane: self.clone(),
-            stream: Some(stream),
             readiness,
             writing: false,
         })
@@ -279,6 +399,32 @@ impl Readiness {
         let wakers = [locked(&self.reader).take(), locked(&self.writer).take()];
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
+
+    /// Reads what there is, or will be soon.
+    fn take(&self) {
+        let Some(taken) = &self.taken else {
+            return;
+        };
+        let mut taken = locked(taken);
+        if !taken.rest.is_empty() {
+            return;
+        }
+        match self.stream.read(&mut taken.buffer) {
+            Ok(0) => taken.ended = Some(Ok(())),
+            Ok(count) => taken.rest = 0..count,
+            Err(error) if is_passing(&error) => {}
+            Err(error) => taken.ended = Some(Err(error)),
+        }
+    }
+}
+
+/// Whether the next try may have another end.
+fn is_passing(error: &io::Error) -> bool {
+    // The second is what some systems call a time limit that is over.
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
 }
 
 /// A connected socket.
@@ -302,6 +448,22 @@ impl Stream {
         }
     }
 
+    fn set_blocking(&self, limit: Duration) -> io::Result<()> {
+        let limit = Some(limit);
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_nonblocking(false)?;
+                stream.set_read_timeout(limit)?;
+                stream.set_write_timeout(limit)
+            }
+            Self::Unix(stream) => {
+                stream.set_nonblocking(false)?;
+                stream.set_read_timeout(limit)?;
+                stream.set_write_timeout(limit)
+            }
+        }
+    }
+
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => (&mut &*stream).read(buffer),
@@ -317,21 +479,19 @@ impl Stream {
     }
 }
 
-/// A socket whose readiness the event loop tells.
+/// A socket whose readiness the lane tells.
 pub(crate) struct LaneStream {
     lane: Lane,
-    stream: Option<Stream>,
     readiness: Arc<Readiness>,
     /// Whether the loop was asked to tell when it can be written to.
     writing: bool,
 }
 
 impl LaneStream {
-    fn stream(&self) -> &Stream {
-        self.stream.as_ref().expect("taken by drop alone")
-    }
-
     fn watch_writing(&mut self, writing: bool) {
+        if self.readiness.taken.is_some() {
+            return;
+        }
         if std::mem::replace(&mut self.writing, writing) != writing {
             let watch = if writing {
                 Watch::Write
@@ -351,13 +511,30 @@ impl AsyncRead for LaneStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let readiness = &self.readiness;
+        if let Some(taken) = &readiness.taken {
+            let mut taken = locked(taken);
+            if !taken.rest.is_empty() {
+                let count = taken.rest.len().min(buffer.remaining());
+                let end = taken.rest.start + count;
+                buffer.put_slice(&taken.buffer[taken.rest.start..end]);
+                taken.rest.start = end;
+                return Poll::Ready(Ok(()));
+            }
+            return match taken.ended.take() {
+                Some(end) => Poll::Ready(end),
+                None => {
+                    *locked(&readiness.reader) = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            };
+        }
         loop {
             if !readiness.readable.load(Ordering::Relaxed) {
                 *locked(&readiness.reader) = Some(context.waker().clone());
                 return Poll::Pending;
             }
             let room = buffer.initialize_unfilled();
-            match self.stream().read(room) {
+            match readiness.stream.read(room) {
                 Ok(count) => {
                     // A short read emptied it: the loop tells when there is more. That saves asking once more in vain.
                     if count > 0 && count < room.len() {
@@ -383,8 +560,8 @@ impl AsyncWrite for LaneStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match self.stream().write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            match self.readiness.stream.write(bytes) {
+                Err(error) if is_passing(&error) && error.kind() != io::ErrorKind::Interrupted => {
                     *locked(&self.readiness.writer) = Some(context.waker().clone());
                     self.watch_writing(true);
                     return Poll::Pending;
@@ -413,11 +590,11 @@ impl Drop for LaneStream {
         sockets
             .open
             .retain(|open| !Arc::ptr_eq(open, &self.readiness));
-        if !self.lane.is_closed() {
+        if !self.lane.is_closed() && self.readiness.taken.is_none() {
             sockets
                 .changes
                 .push_back((self.readiness.fd, Watch::Nothing));
-            sockets.parting.extend(self.stream.take());
+            sockets.parting.push(Arc::clone(&self.readiness.stream));
         }
     }
 }

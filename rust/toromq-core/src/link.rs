@@ -15,7 +15,7 @@ use redis::{
 };
 
 #[cfg(unix)]
-use crate::lane::Lane;
+use crate::lane::{Expecting, Lane};
 use crate::{
     connection::ConnectionSettings,
     error::{Error, Outcome, Result},
@@ -55,7 +55,7 @@ const CURES: &[(&str, &str)] = &[
 #[derive(Debug, Clone)]
 pub struct Call {
     script: &'static Script,
-    keys: Vec<String>,
+    keys: Arc<[String]>,
     args: Vec<Vec<u8>>,
 }
 
@@ -63,9 +63,19 @@ impl Call {
     /// A call of `script` whose keys are all structures of one queue.
     #[must_use]
     pub fn new(script: &'static Script, keys: &QueueKeys) -> Self {
+        Self::shared(script, Self::keys_of(script, keys))
+    }
+
+    /// The keys of a script that are all structures of one queue, for calls that are made again and again.
+    pub(crate) fn keys_of(script: &Script, keys: &QueueKeys) -> Arc<[String]> {
+        script.keys.iter().map(|name| keys.of(name)).collect()
+    }
+
+    /// A call of `script` on keys that other calls have as well.
+    pub(crate) fn shared(script: &'static Script, keys: Arc<[String]>) -> Self {
         Self {
             script,
-            keys: script.keys.iter().map(|name| keys.of(name)).collect(),
+            keys,
             args: Vec::new(),
         }
     }
@@ -73,11 +83,7 @@ impl Call {
     /// A call of `script` on these keys.
     #[must_use]
     pub fn on(script: &'static Script, keys: Vec<String>) -> Self {
-        Self {
-            script,
-            keys,
-            args: Vec::new(),
-        }
+        Self::shared(script, keys.into())
     }
 
     /// Adds an argument.
@@ -106,14 +112,18 @@ impl Call {
     }
 
     fn command(&self, whole: bool) -> Cmd {
-        let mut cmd = redis::cmd(if whole { "EVAL" } else { "EVALSHA" });
-        cmd.arg(if whole {
-            self.script.source
+        let (name, script) = if whole {
+            ("EVAL", self.script.source)
         } else {
-            self.script.sha1
-        })
-        .arg(self.keys.len());
-        for key in &self.keys {
+            ("EVALSHA", self.script.sha1)
+        };
+        // In one piece: it grows to what it needs only once.
+        let lengths = self.keys.iter().map(String::len);
+        let size: usize = lengths.chain(self.args.iter().map(Vec::len)).sum();
+        let count = self.keys.len() + self.args.len() + 3;
+        let mut cmd = Cmd::with_capacity(count, name.len() + script.len() + 8 + size);
+        cmd.arg(name).arg(script).arg(self.keys.len());
+        for key in &*self.keys {
             cmd.arg(key);
         }
         for arg in &self.args {
@@ -250,6 +260,15 @@ impl Link {
             .min(self.settings.command_timeout)
     }
 
+    #[cfg(unix)]
+    fn expect_reply(&self) -> Option<Expecting<'_>> {
+        self.lane.as_ref().map(Lane::expect_reply)
+    }
+
+    /// Nobody else drives a connection here.
+    #[cfg(not(unix))]
+    fn expect_reply(&self) {}
+
     /// The connection and its number, made now if there is none.
     async fn connection(&self) -> Result<(MultiplexedConnection, u64)> {
         let asked = Instant::now();
@@ -281,6 +300,7 @@ impl Link {
         }
         if let Some(name) = &self.client_name {
             // Some managed servers refuse this; the name only serves those who list clients.
+            let _expecting = self.expect_reply();
             let _ = connection
                 .send_packed_command(redis::cmd("CLIENT").arg("SETNAME").arg(name))
                 .await;
@@ -325,6 +345,7 @@ impl Link {
         let connected = lane.runtime().spawn(async move { settings.open().await });
         let stream = connected.await.map_err(io::Error::other)??;
         let info = self.settings.client.get_connection_info().redis_settings();
+        let _expecting = lane.expect_reply();
         let (connection, driver) =
             MultiplexedConnection::new_with_config(info, lane.adopt(stream)?, config).await?;
         lane.spawn_driver(driver);
@@ -392,13 +413,11 @@ impl Link {
         operation: &'static str,
         cmd: &Cmd,
     ) -> Result<Value> {
-        match session
-            .connection
-            .clone()
-            .send_packed_command(cmd)
-            .await
-            .and_then(Value::extract_error)
-        {
+        let sent = {
+            let _expecting = self.expect_reply();
+            session.connection.clone().send_packed_command(cmd).await
+        };
+        match sent.and_then(Value::extract_error) {
             Ok(value) => Ok(value),
             Err(error) => Err(self.classify(operation, &error, session.number).await),
         }

@@ -9,11 +9,10 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pyo3::prelude::*;
-use tokio::runtime::{Builder, Runtime};
 use toromq_core::{connection::ConnectionSettings, lane::Lane, link::Link};
 
 use crate::{
@@ -46,9 +45,14 @@ pub(crate) struct Drive {
 
 /// A connection that the thread which uses it drives itself.
 struct Lone {
-    // Before the runtime that it lives in.
     link: Arc<Link>,
-    runtime: Runtime,
+    lane: Lane,
+}
+
+impl Drop for Lone {
+    fn drop(&mut self) {
+        self.lane.close();
+    }
 }
 
 impl Drive {
@@ -101,49 +105,56 @@ impl Drive {
             return Ok(());
         }
         if port.is_blocking()
-            && let Some(lone) = self.take()
+            && let Some(lone) = self.take()?
         {
-            let work = Box::pin(make(Arc::clone(&lone.link)));
+            let work = make(Arc::clone(&lone.link));
             return self.wait(py, lone, work);
         }
         runtime::handle()?.spawn(make(Arc::clone(&self.link)));
         Ok(())
     }
 
-    /// A connection for the calling thread. Without one the engine's does, and does even where the process may open no
-    /// more files.
-    fn take(&self) -> Option<Lone> {
+    /// A connection for the calling thread.
+    fn take(&self) -> PyResult<Option<Lone>> {
         if self.settings.uses_tls() {
-            return None;
+            return Ok(None);
         }
         let known = locked(&self.lone).pop();
         let lone = match known {
             None if self.busy.load(Ordering::Relaxed) >= LONE => None,
-            None => Some(Lone {
-                runtime: Builder::new_current_thread().enable_all().build().ok()?,
-                link: Arc::new(Link::new(&self.settings)),
-            }),
+            None => {
+                let lane = Lane::of_thread(runtime::handle()?, SIGNALS);
+                Some(Lone {
+                    link: Arc::new(Link::on_lane(&self.settings, &lane)),
+                    lane,
+                })
+            }
             known => known,
-        }?;
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        Some(lone)
+        };
+        if lone.is_some() {
+            self.busy.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(lone)
     }
 
     /// Does the work on this thread, without the interpreter's lock. Signals are handled meanwhile; where one ends the
     /// wait, what was begun is done to its end all the same.
-    fn wait<F>(&self, py: Python<'_>, lone: Lone, mut work: F) -> PyResult<()>
+    fn wait<F>(&self, py: Python<'_>, lone: Lone, work: F) -> PyResult<()>
     where
-        F: Future<Output = ()> + Send + Unpin + 'static,
+        F: Future<Output = ()> + Send + 'static,
     {
+        let lane = &lone.lane;
+        let mut work = Some(work);
         let interrupted = loop {
-            let runtime = &lone.runtime;
+            let begun = Instant::now();
             let done = py.detach(|| {
-                let limited = async { tokio::time::timeout(SIGNALS, &mut work).await };
-                let done = runtime.block_on(limited).is_ok();
-                if runtime::is_finalising() {
-                    runtime::stay();
+                if let Some(work) = work.take() {
+                    lane.start(work);
                 }
-                done
+                while lane.is_busy() && begun.elapsed() < SIGNALS {
+                    go_on(lane);
+                }
+                !lane.is_busy()
             });
             if done {
                 break None;
@@ -159,11 +170,24 @@ impl Drive {
                 Ok(())
             }
             Some(error) => {
-                thread::spawn(move || lone.runtime.block_on(work));
+                thread::spawn(move || {
+                    while lone.lane.is_busy() {
+                        go_on(&lone.lane);
+                    }
+                });
                 Err(error)
             }
         }
     }
+}
+
+/// Waits, and does what can be done then.
+fn go_on(lane: &Lane) {
+    lane.wait();
+    if runtime::is_finalising() {
+        runtime::stay();
+    }
+    lane.turn(true);
 }
 
 /// Shared by all that use one connection object in one process.

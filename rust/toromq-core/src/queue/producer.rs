@@ -249,6 +249,8 @@ fn partly(error: &Error, stored: usize, wanted: usize) -> Error {
 /// What several callers hand in is added by one of them, the leader.
 pub(super) struct Producer {
     keys: QueueKeys,
+    /// Those of the script.
+    call_keys: Arc<[String]>,
     version: String,
     max_events: String,
     activity: Arc<Activity>,
@@ -437,6 +439,7 @@ impl Producer {
             },
         };
         Self {
+            call_keys: Call::keys_of(&scripts::ADD_JOBS, &keys),
             keys,
             version,
             max_events,
@@ -647,7 +650,7 @@ impl Producer {
 
     /// A call that reserves numbers, to which jobs are added, whose own numbers go up to `highest`.
     pub(super) fn call(&self, reserve: i64, since: &str, highest: i64) -> Call {
-        let mut call = Call::new(&scripts::ADD_JOBS, &self.keys);
+        let mut call = Call::shared(&scripts::ADD_JOBS, Arc::clone(&self.call_keys));
         call.arg(self.keys.base())
             .number(reserve)
             .arg(&self.max_events)
