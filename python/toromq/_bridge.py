@@ -206,14 +206,7 @@ class BlockingPort:
         ticket = next(_tickets)
         started = operation(self._port, ticket, *arguments)
         try:
-            while True:
-                for answered, value in self._port.wait():
-                    # Others are answers to calls that Ctrl-C interrupted.
-                    if answered != ticket:
-                        continue
-                    if isinstance(value, Exception):
-                        raise value
-                    return value
+            return self._port.answer(ticket)
         except BaseException:
             if started is not None:
                 started.cancel()

@@ -224,6 +224,44 @@ def test_threads_share_what_one_of_them_carries(redisbox: RedisBox, prefix: str,
     connection.close()
 
 
+def test_a_thread_sends_and_reads_more_than_its_socket_holds(box: RedisBox, prefix: str) -> None:
+    """In pieces, over TCP and a Unix socket."""
+    large = "x" * 20_000_000
+    for url in (box.url, box.unix_url):
+        with toromq.sync.Queue[Any, Any]("q", connection=url, prefix=prefix) as queue:
+            jobs = queue.add_bulk([("job", large), ("job", 1)])
+            found = [queue.get_job(job.id) for job in jobs]
+            assert [job.data == data for job, data in zip(found, (large, 1), strict=True) if job] == [True, True]
+
+
+def test_a_thread_whose_connection_has_gone_makes_another_one(
+    redisbox: RedisBox, prefix: str, redis: redispy.Redis
+) -> None:
+    """It finds out when it sends or reads; what it does is done once."""
+    name = f"gone-{prefix}"
+    with toromq.sync.Queue[Any, Any]("q", connection=Connection(redisbox.url, client_name=name), prefix=prefix) as queue:
+        for n in range(5):
+            job = queue.add("job", n)
+            for client in _ours(redis, name):
+                redis.client_kill_filter(_id=client["id"])
+            assert queue.get_job(job.id) is not None
+        assert redis.llen(f"{prefix}:q:wait") == 5
+
+
+def test_a_thread_is_told_when_the_server_stands_still(box: RedisBox, prefix: str) -> None:
+    """Whether it waits for a reply or can't get rid of what it sends; and goes on when the server does."""
+    with toromq.sync.Queue[Any, Any]("q", connection=Connection(box.url, command_timeout=300), prefix=prefix) as queue:
+        queue.add("job", 0)
+        for data in ("small", "x" * 20_000_000):
+            os.kill(box.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(RedisConnectionError):
+                    queue.add("job", data)
+            finally:
+                os.kill(box.pid, signal.SIGCONT)
+            assert eventually(lambda: queue.get_job(queue.add("job", 1).id)) is not None
+
+
 def test_ctrl_c_ends_a_blocking_call_and_not_what_it_began(box: RedisBox, prefix: str) -> None:
     """The job is added when the server answers again."""
     with toromq.sync.Queue[Any, Any]("q", connection=box.url, prefix=prefix) as queue:

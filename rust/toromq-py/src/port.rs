@@ -403,18 +403,40 @@ impl Port {
 
     /// What `drain` gives, once there is something. Signals are handled meanwhile.
     fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.await_some(py)?;
+        self.drain(py)
+    }
+
+    /// The same for one ticket: its value, or raises it. What else has arrived is for calls that were interrupted.
+    fn answer(&self, py: Python<'_>, ticket: u64) -> PyResult<Py<PyAny>> {
+        loop {
+            self.await_some(py)?;
+            let arrived = std::mem::take(&mut self.inbox.items().arrived);
+            for (answered, item) in arrived {
+                if answered == ticket {
+                    return match item {
+                        Item::Failed(error) => Err(to_python(&error)),
+                        item => item.to_python(py),
+                    };
+                }
+            }
+        }
+    }
+}
+
+impl Port {
+    /// Waits until something has arrived.
+    fn await_some(&self, py: Python<'_>) -> PyResult<()> {
         let Signal::Thread(ready, _) = &self.inbox.signal else {
             return Err(PyRuntimeError::new_err(
                 "this port is read by an event loop",
             ));
         };
+        let inbox = &*self.inbox;
         // Mostly it is there: who was first to ask has brought it itself.
-        if !self.inbox.items().arrived.is_empty() {
-            return self.drain(py);
-        }
-        loop {
-            let inbox = &*self.inbox;
-            let (done, turns) = py.detach(|| {
+        let mut done = !inbox.items().arrived.is_empty();
+        while !done {
+            let (arrived, turns) = py.detach(|| {
                 let mut items = inbox.items();
                 items.awaited = true;
                 let (mut items, _) = ready
@@ -424,21 +446,22 @@ impl Port {
                     .unwrap_or_else(PoisonError::into_inner);
                 items.awaited = false;
                 let turns = items.turns.take();
-                let done = !items.arrived.is_empty() || items.ended;
+                let arrived = !items.arrived.is_empty() || items.ended;
                 drop(items);
                 if runtime::is_finalising() {
                     runtime::stay();
                 }
-                (done, turns)
+                (arrived, turns)
             });
             // The first thing that is done with the interpreter: nobody waits for what its user does with it.
             if let Some(turns) = turns {
                 turns.next();
             }
-            if done {
-                return self.drain(py);
+            if !arrived {
+                py.check_signals()?;
             }
-            py.check_signals()?;
+            done = arrived;
         }
+        Ok(())
     }
 }
