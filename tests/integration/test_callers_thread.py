@@ -239,13 +239,15 @@ def test_a_thread_whose_connection_has_gone_makes_another_one(
 ) -> None:
     """It finds out when it sends or reads; what it does is done once."""
     name = f"gone-{prefix}"
-    with toromq.sync.Queue[Any, Any]("q", connection=Connection(redisbox.url, client_name=name), prefix=prefix) as queue:
+    connection = Connection(redisbox.url, client_name=name)
+    with toromq.sync.Queue[Any, Any]("q", connection=connection, prefix=prefix) as queue:
         for n in range(5):
             job = queue.add("job", n)
             for client in _ours(redis, name):
                 redis.client_kill_filter(_id=client["id"])
             assert queue.get_job(job.id) is not None
         assert redis.llen(f"{prefix}:q:wait") == 5
+    connection.close()
 
 
 def test_a_thread_is_told_when_the_server_stands_still(box: RedisBox, prefix: str) -> None:
