@@ -10,6 +10,7 @@ use pyo3::exceptions::{PyRecursionError, PyUnicodeEncodeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
+use toromq_core::json::plain_end;
 
 use crate::json_reader;
 
@@ -298,32 +299,16 @@ fn write_string(out: &mut Vec<u8>, text: &str) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
     let mut written = 0;
-    let mut at = 0;
-    while at < bytes.len() {
-        // Blocks without a branch inside are what the compiler makes vector code of.
-        if let Some(block) = bytes.get(at..at + 16)
-            && !block
-                .iter()
-                .fold(false, |found, &byte| found | needs_escape(byte))
-        {
-            at += 16;
-            continue;
-        }
-        let byte = bytes[at];
-        if needs_escape(byte) {
-            out.extend_from_slice(&bytes[written..at]);
-            write_escape(out, byte);
-            written = at + 1;
-        }
-        at += 1;
+    loop {
+        let end = plain_end(bytes, written);
+        out.extend_from_slice(&bytes[written..end]);
+        let Some(byte) = bytes.get(end) else {
+            break;
+        };
+        write_escape(out, *byte);
+        written = end + 1;
     }
-    out.extend_from_slice(&bytes[written..]);
     out.push(b'"');
-}
-
-/// The characters that `JSON.stringify` escapes; all others stand for themselves.
-const fn needs_escape(byte: u8) -> bool {
-    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
 fn write_escape(out: &mut Vec<u8>, byte: u8) {

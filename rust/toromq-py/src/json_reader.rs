@@ -10,7 +10,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 use toromq_core::json::{number_end, plain_end, skip_blanks, unescape, word, word_end};
 
 /// Text nested deeper than what our own writer gives is left to the stdlib.
-const DEEPEST: usize = 512;
+const DEEPEST: u32 = 512;
 /// How many places there are for strings, and for keys.
 const PLACES: usize = 1 << 11;
 /// Longer strings are not remembered: few of them come again.
@@ -154,7 +154,8 @@ struct Reader<'a, 'py> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
-    depth: usize,
+    /// Not as wide as `at`: both would be read as one that was written as two, which the processor has to wait for.
+    depth: u32,
     /// The items of all lists that are being read.
     items: Vec<Bound<'py, PyAny>>,
     /// What a string with escapes says.
