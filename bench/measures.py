@@ -294,6 +294,8 @@ def first_add(bench: Bench, name: str, sizes: Sizes) -> Figures:
     assert command is not None
     done = subprocess.run(
         [*command(), place["url"], place["queue"]],
+        # What was installed was compiled then; what is imported from a source tree is compiled at its first import.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         cwd=Path(__file__).resolve().parent.parent,
         capture_output=True,
         text=True,

@@ -199,7 +199,7 @@ class BlockingPort:
 
     def __init__(self) -> None:
         """For the calling thread."""
-        self._port = make(_native.Port, True)
+        self._port = make(_native.Port, True, threading.current_thread() is threading.main_thread())
 
     def call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
         """Start an operation of the engine and wait for its answer, without the interpreter's lock."""
@@ -214,7 +214,7 @@ class BlockingPort:
 
     def attach(self, receiver: Callable[[Any], None], start: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
         """The same for a thread of its own, which `receiver` is called in."""
-        port = make(_native.Port, True)
+        port = make(_native.Port, True, False)
         ticket = next(_tickets)
         started = start(port, ticket, *arguments)
         _received[ticket] = port

@@ -67,6 +67,10 @@ class JobFields(Generic[DataT, ResultT]):
     """
 
     is_duplicate = False
+    # Of a job that was not begun.
+    token = ""
+    attempts_started = 0
+    attempts_made = 0
     # What was read, or what was added. A dict is made of it when that is needed: few look at all of a job.
     _stored: dict[str, bytes] | NativeFields | Packed
     _decoded: dict[str, Any] | None = None
@@ -88,7 +92,6 @@ class JobFields(Generic[DataT, ResultT]):
         """A job as it was just added."""
         made = cls.__new__(cls)
         made._queue, made.id, made._stored = queue, job_id, job
-        made.token, made.attempts_started, made.attempts_made = "", 0, 0
         return made
 
     def __repr__(self) -> str:

@@ -60,6 +60,9 @@ def packed(
     name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[str, Any], place: str = ""
 ) -> tuple[Any, ...]:
     """A job as the engine takes it, from its name, its data as JSON text and its options. `place` begins its errors."""
+    # Most jobs have no options at all.
+    if not given and not defaults and type(name) is str and name.isascii():
+        return ("", name, data, _NO_OPTIONS, time.time_ns() // 1_000_000, 0, 0, False, None, None)
     try:
         return _packed(name, data, given, defaults)
     except (ConfigurationError, SerializationError, TypeError) as error:
@@ -70,7 +73,6 @@ def packed(
 
 def _packed(name: str, data: bytes, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Any, ...]:
     name = text("name", name)
-    # Most jobs have no options at all.
     if not given and not defaults:
         return ("", name, data, _NO_OPTIONS, time.time_ns() // 1_000_000, 0, 0, False, None, None)
     options = _merged(given, defaults) if defaults else dict(given)

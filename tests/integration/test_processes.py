@@ -128,6 +128,11 @@ class TestExit:
         assert len(set(ids)) == 1000
         assert _ids(redis, prefix, "wait") == set(ids)
 
+    def test_threads_that_add_while_the_process_ends_say_nothing(self, redisbox: RedisBox, prefix: str) -> None:
+        for _ in range(20):
+            done = _run("producer.py", "sync_threads_in_flight", redisbox.url, prefix)
+            assert (done.returncode, done.stderr) == (0, "")
+
     @pytest.mark.parametrize("end", ["raises", "raises_in_flight"])
     def test_a_process_that_ends_by_its_own_mistake_prints_that_and_nothing_else(
         self, redisbox: RedisBox, redis: redis_package.Redis, prefix: str, end: str

@@ -149,6 +149,7 @@ impl Drive {
             let begun = Instant::now();
             let done = py.detach(|| {
                 if let Some(work) = work.take() {
+                    let _using = runtime::using();
                     lane.start(work);
                 }
                 while lane.is_busy() && begun.elapsed() < SIGNALS {
@@ -184,9 +185,7 @@ impl Drive {
 /// Waits, and does what can be done then.
 fn go_on(lane: &Lane) {
     lane.wait();
-    if runtime::is_finalising() {
-        runtime::stay();
-    }
+    let _using = runtime::using();
     lane.turn(true);
 }
 

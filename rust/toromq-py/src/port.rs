@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, ThreadId},
+    time::Duration,
 };
 
 use pyo3::{
@@ -216,8 +217,9 @@ struct Items {
 enum Signal {
     /// A byte for an event loop.
     Byte(UnixStream),
-    /// For a thread that does nothing else.
-    Thread(Condvar, ThreadId),
+    /// For a thread that does nothing else; and how long that waits before it looks for signals, if it is the one that
+    /// handles them. A wait without an end is cheaper.
+    Thread(Condvar, ThreadId, Option<Duration>),
 }
 
 impl Inbox {
@@ -235,15 +237,15 @@ impl Inbox {
             Signal::Byte(_) if !first || self.draining.load(Ordering::SeqCst) => {}
             Signal::Byte(_) => self.wake(),
             // What a thread has brought itself it does not wait for.
-            Signal::Thread(_, thread) if *thread == thread::current().id() => {}
-            Signal::Thread(ready, _) => ready.notify_all(),
+            Signal::Thread(_, thread, _) if *thread == thread::current().id() => {}
+            Signal::Thread(ready, ..) => ready.notify_all(),
         }
     }
 
     /// The same where other threads get theirs at the same time.
     pub(crate) fn put_in_turn(self: Arc<Self>, ticket: u64, item: Item, turns: &Arc<Turns>) {
         match &self.signal {
-            Signal::Thread(_, thread) if *thread != thread::current().id() => {
+            Signal::Thread(_, thread, _) if *thread != thread::current().id() => {
                 self.items().due.push((ticket, item));
                 turns.enter(self);
             }
@@ -262,7 +264,7 @@ impl Inbox {
             }
             items.awaited
         };
-        if awaited && let Signal::Thread(ready, _) = &self.signal {
+        if awaited && let Signal::Thread(ready, ..) = &self.signal {
             ready.notify_all();
         }
         awaited
@@ -310,12 +312,16 @@ impl Drop for Port {
 
 #[pymethods]
 impl Port {
-    /// For an event loop, which watches `fileno`; or, with `blocking`, for a thread that calls `wait`.
+    /// For an event loop, which watches `fileno`; or, with `blocking`, for a thread that calls `wait` or `answer`.
     #[new]
-    #[pyo3(signature = (blocking = false))]
-    fn new(blocking: bool) -> PyResult<Self> {
+    #[pyo3(signature = (blocking = false, handles_signals = true))]
+    fn new(blocking: bool, handles_signals: bool) -> PyResult<Self> {
         let (signal, woken) = if blocking {
-            (Signal::Thread(Condvar::new(), thread::current().id()), None)
+            let limit = handles_signals.then_some(SIGNALS);
+            (
+                Signal::Thread(Condvar::new(), thread::current().id(), limit),
+                None,
+            )
         } else {
             let (woken, signal) = UnixStream::pair()?;
             woken.set_nonblocking(true)?;
@@ -396,7 +402,7 @@ impl Port {
     /// Lets the thread that waits here go: `wait` gives nothing from now on.
     fn end(&self) {
         self.inbox.items().ended = true;
-        if let Signal::Thread(ready, _) = &self.inbox.signal {
+        if let Signal::Thread(ready, ..) = &self.inbox.signal {
             ready.notify_all();
         }
     }
@@ -427,7 +433,7 @@ impl Port {
 impl Port {
     /// Waits until something has arrived.
     fn await_some(&self, py: Python<'_>) -> PyResult<()> {
-        let Signal::Thread(ready, _) = &self.inbox.signal else {
+        let Signal::Thread(ready, _, limit) = &self.inbox.signal else {
             return Err(PyRuntimeError::new_err(
                 "this port is read by an event loop",
             ));
@@ -439,11 +445,17 @@ impl Port {
             let (arrived, turns) = py.detach(|| {
                 let mut items = inbox.items();
                 items.awaited = true;
-                let (mut items, _) = ready
-                    .wait_timeout_while(items, SIGNALS, |items| {
-                        items.arrived.is_empty() && !items.ended
-                    })
-                    .unwrap_or_else(PoisonError::into_inner);
+                let is_pending = |items: &mut Items| items.arrived.is_empty() && !items.ended;
+                let mut items = match *limit {
+                    Some(limit) => {
+                        let waited = ready.wait_timeout_while(items, limit, is_pending);
+                        waited.unwrap_or_else(PoisonError::into_inner).0
+                    }
+                    None => {
+                        let waited = ready.wait_while(items, is_pending);
+                        waited.unwrap_or_else(PoisonError::into_inner)
+                    }
+                };
                 items.awaited = false;
                 let turns = items.turns.take();
                 let arrived = !items.arrived.is_empty() || items.ended;

@@ -6,7 +6,7 @@ use std::{
     process,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -19,6 +19,8 @@ static CURRENT: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
 // What must end before the interpreter does, each with the process it belongs to.
 static ENDINGS: Mutex<Vec<(u32, Weak<dyn End>)>> = Mutex::new(Vec::new());
 static FINALISING: AtomicBool = AtomicBool::new(false);
+// How many threads are about something that needs the runtime.
+static USERS: AtomicUsize = AtomicUsize::new(0);
 // How long the interpreter's exit waits for workers to write what has ended.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
@@ -55,6 +57,25 @@ pub(crate) fn stay() -> ! {
 /// Whether the interpreter is about to go.
 pub(crate) fn is_finalising() -> bool {
     FINALISING.load(Ordering::Relaxed)
+}
+
+/// As long as this is kept, the runtime stays.
+pub(crate) struct Using;
+
+/// For a thread that is about to do something which needs the runtime, and is none of the engine's.
+pub(crate) fn using() -> Using {
+    USERS.fetch_add(1, Ordering::SeqCst);
+    if FINALISING.load(Ordering::SeqCst) {
+        USERS.fetch_sub(1, Ordering::SeqCst);
+        stay();
+    }
+    Using
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        USERS.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// A value that a forked child leaves alone: its locks may be held by threads that exist in the parent only.
@@ -109,7 +130,10 @@ pub(crate) fn handle() -> PyResult<Handle> {
             return Ok(handle);
         }
         // The parent's threads don't exist here; dropping their runtime would wait for them.
-        Some((_, runtime)) => mem::forget(runtime),
+        Some((_, runtime)) => {
+            mem::forget(runtime);
+            USERS.store(0, Ordering::SeqCst);
+        }
         None => {}
     }
     let runtime = Builder::new_multi_thread()
@@ -133,14 +157,20 @@ pub(crate) fn shutdown(py: Python<'_>) {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
-    FINALISING.store(true, Ordering::Relaxed);
+    FINALISING.store(true, Ordering::SeqCst);
     let current = CURRENT
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take();
     match current {
         Some((pid, runtime)) if pid == process::id() => {
-            py.detach(|| runtime.shutdown_timeout(Duration::from_secs(1)));
+            py.detach(|| {
+                let deadline = Instant::now() + Duration::from_secs(1);
+                while USERS.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                runtime.shutdown_timeout(Duration::from_secs(1));
+            });
         }
         Some((_, runtime)) => mem::forget(runtime),
         None => {}

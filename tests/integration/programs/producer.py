@@ -92,6 +92,22 @@ def sync_waiting() -> None:
         job.wait_until_finished(20)
 
 
+def sync_threads_in_flight() -> None:
+    """Threads that the interpreter does not wait for are in the middle of adding."""
+    sync_unclosed()
+    began = threading.Barrier(21)
+
+    def add() -> None:
+        kept[0].add("other")
+        began.wait()
+        while True:
+            kept[0].add("other")
+
+    for _ in range(20):
+        threading.Thread(target=add, daemon=True).start()
+    began.wait()
+
+
 def sync_exit() -> None:
     sync_unclosed()
     sys.exit(0)
