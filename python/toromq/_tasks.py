@@ -103,6 +103,10 @@ class TaskRunner:
                 self._hand_back(run)
                 return
 
+    def has_waiting(self) -> bool:
+        """Whether there are jobs that have not begun."""
+        return bool(self._waiting)
+
     def hand_back_waiting(self) -> None:
         """Begin no more jobs; those that have not begun are handed back, the one that is next to run last."""
         self._is_ending = True

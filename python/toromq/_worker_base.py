@@ -433,6 +433,10 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         """Nothing more comes from the engine."""
         raise NotImplementedError
 
+    def _has_more(self) -> bool:
+        """Whether a job begins as soon as this one has ended, as far as the engine does not know."""
+        return False
+
     # --- how a processor ended --------------------------------------------------------------------------------------
 
     def _completed(self, native: _bridge.NativeWorker, job: JobFields[Any, Any], result: Any, text: bytes) -> None:
@@ -442,7 +446,8 @@ class WorkerBase(Listeners, Generic[DataT, ResultT]):
         if self._tracing is not None:
             self._tracing.returned(job)
             watched = True
-        if not native.complete(job.id, job.token, text, watched, time.perf_counter() - job._began):
+        ran = time.perf_counter() - job._began
+        if not native.complete(job.id, job.token, text, watched, ran, self._has_more()):
             self._results.pop((job.id, job.token), None)
             if self._tracing is not None:
                 self._tracing.dropped((job.id, job.token))

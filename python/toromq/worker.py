@@ -256,6 +256,9 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
         assert self._ended is not None
         self._keep_task(asyncio.ensure_future(self._end_with_the_loop(self._ended)))
 
+    def _has_more(self) -> bool:
+        return self._tasks is not None and self._tasks.has_waiting()
+
     async def _end_with_the_loop(self, ended: asyncio.Event) -> None:
         try:
             await ended.wait()

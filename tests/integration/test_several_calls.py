@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.eventually import aeventually
+from tests.support.eventually import aeventually, eventually
 from tests.support.holding_proxy import HoldingProxy
 from tests.support.invariants import check_invariants
 from tests.support.lossy import LossyProxy
@@ -167,3 +167,25 @@ async def test_connections_that_break_again_and_again_cost_no_job(place: Place, 
         await aeventually(lambda: place.count("completed") == len(ids))
     assert place.runs == Counter(ids)
     place.check()
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+async def test_what_has_ended_is_written_while_the_next_job_leaves_no_time_for_anything(
+    place: Place, redisbox: RedisBox, prefix: str, kind: str
+) -> None:
+    await place.add(2)
+    written: list[bool] = []
+
+    def hold_until_the_first_is_written(job: Any) -> None:
+        if job.data == 1:
+            eventually(lambda: place.count("completed") == 1)
+            written.append(True)
+
+    async def hold_the_loop(job: Any) -> None:
+        hold_until_the_first_is_written(job)
+
+    processor: Any = hold_the_loop if kind == "async def" else hold_until_the_first_is_written
+    # One after the other in one thread, so that the first ends while the other has not begun.
+    async with Worker("q", processor, connection=redisbox.url, prefix=prefix, concurrency=2):
+        await aeventually(lambda: place.count("completed") == 2)
+    assert written == [True]

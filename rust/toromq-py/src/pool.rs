@@ -98,6 +98,11 @@ impl Pool {
         state.jobs.len() < before
     }
 
+    /// Whether there are jobs that no thread has begun.
+    pub(crate) fn has_jobs(&self) -> bool {
+        !self.state().jobs.is_empty()
+    }
+
     /// Takes out all jobs that no thread has begun.
     pub(crate) fn withdraw_all(&self) -> VecDeque<Arc<JobRecord>> {
         std::mem::take(&mut self.state().jobs)

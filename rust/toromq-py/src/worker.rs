@@ -335,7 +335,8 @@ impl NativeWorker {
     }
 
     /// False, as for `fail`, where the job's lock was lost.
-    /// `ran` is how many seconds its processor took.
+    /// `ran` is how many seconds its processor took. `more` says that its caller begins another job at once.
+    #[allow(clippy::too_many_arguments)]
     fn complete(
         &self,
         id: String,
@@ -343,12 +344,17 @@ impl NativeWorker {
         returnvalue: &[u8],
         watched: bool,
         ran: f64,
+        more: bool,
     ) -> bool {
         let outcome = JobOutcome::Completed {
             returnvalue: returnvalue.to_vec(),
             watched,
         };
-        self.running.worker.finish(id, token, outcome, seconds(ran))
+        let running = &self.running;
+        let more = more || running.pool.as_ref().is_some_and(|pool| pool.has_jobs());
+        running
+            .worker
+            .finish_among(id, token, outcome, seconds(ran), more)
     }
 
     #[allow(clippy::too_many_arguments)]

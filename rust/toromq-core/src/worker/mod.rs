@@ -272,7 +272,7 @@ impl Shared {
     fn end(&self, record: &JobRecord, outcome: JobOutcome) {
         // Nobody looks after the close; the job's lock runs out and another worker takes it.
         self.ended
-            .put((record.id.clone(), record.token.clone(), outcome));
+            .put((record.id.clone(), record.token.clone(), outcome), false);
     }
 
     /// Keeps the slot of a run whose job is not ours any more, until its processor ends.
@@ -394,6 +394,19 @@ impl Worker {
         outcome: JobOutcome,
         ran: Option<Duration>,
     ) -> bool {
+        self.finish_among(id, token, outcome, ran, false)
+    }
+
+    /// The same of one of several: with `more`, another job is begun at once where this one ran, so that what becomes of
+    /// this one may be written a millisecond later, together with others.
+    pub fn finish_among(
+        &self,
+        id: String,
+        token: String,
+        outcome: JobOutcome,
+        ran: Option<Duration>,
+        more: bool,
+    ) -> bool {
         let run = (id, token);
         // From before `away` is looked at: else a fetch in between could leave this run, and nobody would end it.
         let mut held = self.shared.held();
@@ -433,7 +446,7 @@ impl Worker {
         drop(held);
         if is_ours {
             // Nobody looks after the close; the job's lock runs out and another worker takes it.
-            self.shared.ended.put((id, token, outcome));
+            self.shared.ended.put((id, token, outcome), more);
         } else {
             // Its slot is free again.
             self.shared.wake.notify_one();
