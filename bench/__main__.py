@@ -58,8 +58,9 @@ def main() -> None:
 
     # Ended from outside, it still ends its server.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    begun, load = time.monotonic(), os.getloadavg()[0]
+    load = os.getloadavg()[0]
     install(peers)
+    begun = time.monotonic()
     bench = Bench(peers, aof=options.aof == "yes", latency=options.latency)
     try:
         lines = report.header(bench, rounds, load)

@@ -79,8 +79,11 @@ class Place:
         return [_text(found) for found in self._ids(self.key(suffix))]
 
     def _ids(self, key: str) -> list[Any]:
-        found: Any = self.redis.type(key)
-        ids: Any = self.redis.zrange(key, 0, -1) if _text(found) == "zset" else self.redis.lrange(key, 0, -1)
+        found = _text(self.redis.type(key))
+        if found == "none":
+            # It may be there by now.
+            return []
+        ids: Any = self.redis.zrange(key, 0, -1) if found == "zset" else self.redis.lrange(key, 0, -1)
         return list(ids)
 
     async def all_completed(self, ids: list[str]) -> None:

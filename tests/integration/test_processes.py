@@ -320,7 +320,8 @@ class TestLocks:
                         break
                     assert locked
                     time.sleep(0.01)
-                assert len(passes) > 5
+                # The first suspects it, and the next would take it away.
+                assert len(passes) > 2
                 eventually(lambda: _ids(redis, prefix, "completed") == {job_id})
                 assert (holder.told("start"), rival.told("start")) == ([job_id], [])
                 assert redis.hget(f"{prefix}:jobs:{job_id}", "stc") is None
