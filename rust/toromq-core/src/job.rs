@@ -19,6 +19,8 @@ pub struct JobRecord {
     pub attempts_made: i64,
     /// How many fields its hash has, where it is known to have nothing that its first end must heed.
     pub plain_fields: Option<u8>,
+    /// Whether it is known already that nothing keeps it from being run.
+    pub is_sound: bool,
 }
 
 /// An id that no other job has, for one that is made known before it is added.
@@ -45,6 +47,7 @@ impl JobRecord {
             attempts_started: 0,
             attempts_made: 0,
             plain_fields: None,
+            is_sound: false,
         };
         record.attempts_started = record.number("ats");
         // Written by old clients only, and preferred where it stands.
@@ -72,6 +75,8 @@ impl JobRecord {
             let new = written.iter().filter(|name| record.field(name).is_none());
             record.plain_fields = u8::try_from(record.fields.len() + new.count()).ok();
         }
+        // Now, for whoever asks holds locks that those who end jobs wait for; and much data takes long to look at.
+        record.is_sound = record.refusal().is_none();
         record
     }
 
@@ -104,6 +109,9 @@ impl JobRecord {
     /// Why it must not be run, if so: what was decided while it waited, or what is wrong with what is stored.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
+        if self.is_sound {
+            return None;
+        }
         if self.field("name").is_none() {
             return Some(format!(
                 "job {} was queued but its hash was missing or had no name (removed by another client, or evicted); \
@@ -139,5 +147,60 @@ impl JobRecord {
         self.field("opts")
             .and_then(|opts| serde_json::from_slice(opts).ok())
             .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(fields: &[(&str, &str)]) -> JobRecord {
+        let values = fields.iter().flat_map(|(field, value)| [field, value]);
+        let values = values.map(|text| Value::BulkString(text.as_bytes().to_vec()));
+        let stored = Value::Array(values.collect());
+        JobRecord::begun("7".to_owned(), "token".to_owned(), 1, stored, &[])
+    }
+
+    #[test]
+    fn what_was_found_sound_when_it_began_is_not_refused() {
+        let job = begun(&[
+            ("name", "n"),
+            ("data", r#"{"a":["\ud800"]}"#),
+            ("opts", "{}"),
+        ]);
+        assert!(job.is_sound);
+        assert_eq!(job.refusal(), None);
+    }
+
+    #[test]
+    fn what_must_not_be_run_is_refused_with_the_reason() {
+        let deep = "[".repeat(1000);
+        let no_json = "the stored data of job 7 is no JSON (";
+        for (fields, reason) in [
+            (vec![], "job 7 was queued but its hash was missing"),
+            (vec![("data", "{}")], "job 7 was queued but"),
+            (
+                vec![("name", "n"), ("defa", "a child failed")],
+                "a child failed",
+            ),
+            (vec![("name", "n"), ("data", "{")], no_json),
+            (vec![("name", "n"), ("data", "NaN")], no_json),
+            (vec![("name", "n"), ("data", &deep)], no_json),
+            (
+                vec![("name", "n"), ("data", "1"), ("opts", "x")],
+                "the stored opts of job 7 is no JSON (",
+            ),
+        ] {
+            let job = begun(&fields);
+            assert!(!job.is_sound);
+            let refusal = job.refusal().unwrap_or_default();
+            assert!(refusal.starts_with(reason), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn deep_data_is_no_reason() {
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        assert!(begun(&[("name", "n"), ("data", &deep)]).is_sound);
     }
 }
