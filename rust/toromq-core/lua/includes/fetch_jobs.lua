@@ -72,10 +72,8 @@ local function fetch_jobs(q, now, want, claim)
     local now_text = integer_text(now)
     local counted = 0
     while taken < want and counted < allowed do
-      local ids = take_waiting(q, math.min(want - taken, allowed - counted))
-      if #ids == 0 then
-        break
-      end
+      local asked = math.min(want - taken, allowed - counted)
+      local ids = take_waiting(q, asked)
       for _, id in ipairs(ids) do
         -- Before markers had a key of their own they stood among the waiting ids, beginning with "0:".
         if string.sub(id, 1, 2) ~= '0:' or redis.call('EXISTS', q.base .. id) == 1 then
@@ -107,6 +105,9 @@ local function fetch_jobs(q, now, want, claim)
         else
           redis.call('LREM', q.active, 1, id)
         end
+      end
+      if #ids < asked then
+        break
       end
     end
     if #piece > 0 then

@@ -1,5 +1,6 @@
 --[[
-  take_waiting: up to `count` ids from where jobs wait, in the order in which they shall run, become active.
+  take_waiting: up to `count` ids from where jobs wait, in the order in which they shall run, become active. Where they are
+  fewer, no more wait.
 
   Standard jobs come before every prioritized one. Both keys are read before anything leaves, so that an error on one of
   them takes no job from the other; that `active` is a list, the caller has seen. What frees memory comes first: a full
@@ -16,7 +17,8 @@ local function take_waiting(q, count)
     for _, id in ipairs(redis.call('ZRANGE', q.prioritized, 0, count - standard - 1)) do
       ids[#ids + 1] = id
     end
-    if #ids == standard then
+    if #ids < count then
+      -- Nothing is left behind the last one.
       redis.call('DEL', q.pc)
     end
   end
