@@ -152,7 +152,7 @@ impl NewJob {
 const BATCH: usize = 250;
 /// So many jobs are worth a call of their own while another one is under way: Redis has something to do while its caller
 /// goes on, and a call shared by so many costs each of them little.
-const WORTH_A_CALL: usize = 16;
+const WORTH_A_CALL: usize = 20;
 /// How many calls that carry single adds may be under way.
 const CALLS: usize = 4;
 /// Fewest id numbers in reserve of a producer in steady use.
