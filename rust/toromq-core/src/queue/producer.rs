@@ -309,11 +309,13 @@ impl Numbers {
         Some(taken)
     }
 
-    /// How many more to ask for along with a call for `count` jobs, so that a steady producer seldom has to ask.
+    /// How many more to ask for along with a call for `count` jobs, so that a steady producer seldom has to ask: enough
+    /// for all calls that may be under way, whose numbers come with their answers, and for one more.
     fn wanted(&self, count: i64) -> i64 {
         let stock = self.stock() + self.asked;
-        let most = RESERVE.max(2 * count).min(self.used);
-        if stock < count.max(most / 2) {
+        let calls = i64::try_from(CALLS).unwrap_or(1);
+        let most = RESERVE.max((calls + 1) * count).min(self.used);
+        if stock < count.max(most / 2).max((calls * count).min(most)) {
             (most - stock).max(count)
         } else {
             0
