@@ -75,7 +75,7 @@ pub(super) async fn run(shared: Arc<Shared>, blocking: Link) {
     loop {
         // Read before the outcomes: whatever was said before the close must be seen with it.
         let level = *shared.closing.borrow();
-        for (id, token, outcome) in shared.ended.take() {
+        for (id, token, outcome) in shared.ended.take(level == Closing::No) {
             actor.pending.extend(entry(&shared, &id, &token, outcome));
         }
         if level >= Closing::HandingBack {

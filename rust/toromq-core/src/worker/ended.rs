@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use super::JobOutcome;
 
@@ -24,12 +27,16 @@ struct Waiting {
     enough: usize,
     /// Whether no other is about to follow the last one.
     is_last: bool,
+    /// Until when the first of them may wait for others.
+    until: Option<Instant>,
 }
 
 impl Waiting {
-    fn is_enough(&self) -> bool {
-        let least = if self.is_last { 1 } else { GATHERED };
-        self.jobs.len() >= self.enough.max(least)
+    /// Whether they need not wait for others.
+    fn is_ready(&self) -> bool {
+        self.is_last
+            || self.jobs.len() >= GATHERED
+            || self.until.is_some_and(|until| until <= Instant::now())
     }
 }
 
@@ -49,42 +56,49 @@ impl Ended {
     pub(super) fn put(&self, job: Finished, more: bool) {
         let is_due = {
             let mut waiting = self.waiting();
+            let is_first = waiting.jobs.is_empty();
             waiting.jobs.push(job);
             waiting.is_last |= !more;
-            // From the first that could be taken on, patience counts.
-            waiting.is_enough() || waiting.jobs.len() == waiting.enough
+            if is_first && more {
+                waiting.until = Some(Instant::now() + PATIENCE);
+            }
+            // From the first that could be taken on, the loop counts the time.
+            let jobs = waiting.jobs.len();
+            jobs == waiting.enough || (jobs > waiting.enough && waiting.is_ready())
         };
         if is_due {
             self.reached.notify_one();
         }
     }
 
-    /// All of them.
-    pub(super) fn take(&self) -> Vec<Finished> {
+    /// All of them, but for those that may wait for others, if they `may_wait`.
+    pub(super) fn take(&self, may_wait: bool) -> Vec<Finished> {
         let mut waiting = self.waiting();
+        if may_wait && !waiting.is_ready() {
+            return Vec::new();
+        }
         waiting.is_last = false;
+        waiting.until = None;
         std::mem::take(&mut waiting.jobs)
     }
 
-    /// Returns when there are at least `enough`; perhaps before, so look again.
+    /// Returns when there are at least `enough` that need not wait for others; perhaps before, so look again.
     pub(super) async fn reach(&self, enough: usize) {
-        self.waiting().enough = enough;
-        if !self.has(enough) {
-            self.reached.notified().await;
-        }
-        if self.has(enough) && !self.waiting().is_enough() {
-            self.gather().await;
-        }
-    }
-
-    fn has(&self, enough: usize) -> bool {
-        self.waiting().jobs.len() >= enough
-    }
-
-    async fn gather(&self) {
-        tokio::select! {
-            () = self.reached.notified() => {}
-            () = sleep(PATIENCE) => {}
+        let until = {
+            let mut waiting = self.waiting();
+            waiting.enough = enough;
+            let has_enough = waiting.jobs.len() >= enough;
+            if has_enough && waiting.is_ready() {
+                return;
+            }
+            waiting.until.filter(|_| has_enough)
+        };
+        match until {
+            None => self.reached.notified().await,
+            Some(until) => tokio::select! {
+                () = self.reached.notified() => {}
+                () = sleep_until(until) => {}
+            },
         }
     }
 }

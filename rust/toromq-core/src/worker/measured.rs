@@ -56,7 +56,7 @@ impl Working {
     /// What the loop makes of all that has ended.
     pub fn gather(&mut self) -> Batch {
         let shared = &self.worker.shared;
-        let ended = shared.ended.take().into_iter();
+        let ended = shared.ended.take(false).into_iter();
         let entries = ended.filter_map(|(id, token, outcome)| entry(shared, &id, &token, outcome));
         Batch(entries.collect())
     }
