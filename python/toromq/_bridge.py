@@ -214,7 +214,7 @@ class BlockingPort:
 
     def attach(self, receiver: Callable[[Any], None], start: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
         """The same for a thread of its own, which `receiver` is called in."""
-        port = make(_native.Port, True, False)
+        port = make(_native.Port, True, False, False)
         ticket = next(_tickets)
         started = start(port, ticket, *arguments)
         _received[ticket] = port

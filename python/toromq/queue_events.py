@@ -209,7 +209,9 @@ class QueueEvents(QueueEventsBase[ResultT], AsyncListeners):  # type: ignore[mis
 
     async def close(self) -> None:
         """Read no more, for good. Loops end when they have had what was read for them. Closing twice is harmless."""
-        self._is_closed = True
+        # Whoever is about to start it has done so by then, or will not.
+        with self._lock:
+            self._is_closed = True
         if self._feed is None or not self._is_ours():
             return
         self._feed.close()
@@ -252,9 +254,9 @@ class QueueEvents(QueueEventsBase[ResultT], AsyncListeners):  # type: ignore[mis
         return EventIterator(self, place)
 
     def _begin(self) -> None:
-        self._check_start()
-        self._check_loop()  # async only
         with self._lock:
+            self._check_start()
+            self._check_loop()  # async only
             if self._feed is None:
                 self._ready, self._ended = asyncio.Event(), asyncio.Event()
                 self._loop = asyncio.get_running_loop()  # async only

@@ -373,6 +373,28 @@ class TestLife:
         await stand.call(events.close)
         await running
 
+    def test_a_close_while_another_thread_starts_it_ends_it(self, redisbox: RedisBox, prefix: str) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        class Slow(toromq.sync.QueueEvents[Any]):
+            def _start(self, port: Any) -> None:
+                begun.set()
+                assert go_on.wait(20)
+                super()._start(port)
+
+        events = Slow("q", connection=redisbox.url, prefix=prefix)
+        running = threading.Thread(target=events.run, daemon=True)
+        closing = threading.Thread(target=events.close, daemon=True)
+        running.start()
+        assert begun.wait(20)
+        closing.start()
+        # It may not come back before there is something to close; whether it does, the end shows.
+        closing.join(0.1)
+        go_on.set()
+        for thread in (closing, running):
+            thread.join(20)
+            assert not thread.is_alive()
+
     async def test_it_goes_on_after_an_id(self, stand: Stand) -> None:
         stand.add_many(1)
         last = stand.add("n", number=1)

@@ -203,7 +203,9 @@ class QueueEvents(QueueEventsBase[ResultT], Listeners):  # type: ignore[misc]  #
 
     def close(self) -> None:
         """Read no more, for good. Loops end when they have had what was read for them. Closing twice is harmless."""
-        self._is_closed = True
+        # Whoever is about to start it has done so by then, or will not.
+        with self._lock:
+            self._is_closed = True
         if self._feed is None or not self._is_ours():
             return
         self._feed.close()
@@ -245,8 +247,8 @@ class QueueEvents(QueueEventsBase[ResultT], Listeners):  # type: ignore[misc]  #
         return EventIterator(self, place)
 
     def _begin(self) -> None:
-        self._check_start()
         with self._lock:
+            self._check_start()
             if self._feed is None:
                 self._ready, self._ended = threading.Event(), threading.Event()
                 self._start(port())

@@ -217,9 +217,9 @@ struct Items {
 enum Signal {
     /// A byte for an event loop.
     Byte(UnixStream),
-    /// For a thread that does nothing else; and how long that waits before it looks for signals, if it is the one that
-    /// handles them. A wait without an end is cheaper.
-    Thread(Condvar, ThreadId, Option<Duration>),
+    /// For a thread that does nothing else: which, where it is known; and how long that waits before it looks for signals,
+    /// if it is the one that handles them. A wait without an end is cheaper.
+    Thread(Condvar, Option<ThreadId>, Option<Duration>),
 }
 
 impl Inbox {
@@ -237,7 +237,7 @@ impl Inbox {
             Signal::Byte(_) if !first || self.draining.load(Ordering::SeqCst) => {}
             Signal::Byte(_) => self.wake(),
             // What a thread has brought itself it does not wait for.
-            Signal::Thread(_, thread, _) if *thread == thread::current().id() => {}
+            Signal::Thread(_, thread, _) if *thread == Some(thread::current().id()) => {}
             Signal::Thread(ready, ..) => ready.notify_all(),
         }
     }
@@ -245,7 +245,7 @@ impl Inbox {
     /// The same where other threads get theirs at the same time.
     pub(crate) fn put_in_turn(self: Arc<Self>, ticket: u64, item: Item, turns: &Arc<Turns>) {
         match &self.signal {
-            Signal::Thread(_, thread, _) if *thread != thread::current().id() => {
+            Signal::Thread(_, thread, _) if *thread != Some(thread::current().id()) => {
                 self.items().due.push((ticket, item));
                 turns.enter(self);
             }
@@ -314,14 +314,13 @@ impl Drop for Port {
 impl Port {
     /// For an event loop, which watches `fileno`; or, with `blocking`, for a thread that calls `wait` or `answer`.
     #[new]
-    #[pyo3(signature = (blocking = false, handles_signals = true))]
-    fn new(blocking: bool, handles_signals: bool) -> PyResult<Self> {
+    /// `of_caller` says that it is the calling thread which does.
+    #[pyo3(signature = (blocking = false, handles_signals = true, of_caller = true))]
+    fn new(blocking: bool, handles_signals: bool, of_caller: bool) -> PyResult<Self> {
         let (signal, woken) = if blocking {
             let limit = handles_signals.then_some(SIGNALS);
-            (
-                Signal::Thread(Condvar::new(), thread::current().id(), limit),
-                None,
-            )
+            let thread = of_caller.then(|| thread::current().id());
+            (Signal::Thread(Condvar::new(), thread, limit), None)
         } else {
             let (woken, signal) = UnixStream::pair()?;
             woken.set_nonblocking(true)?;

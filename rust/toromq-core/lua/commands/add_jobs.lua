@@ -30,7 +30,7 @@
   RETURNS
     {n, event, jobs} highest id number now reserved; the id of an event that was the last, or empty; packed, for each job
                      its id, or {id} of the job that stands for it, or a code
-    IDS_VOID         the counter was set back below the numbers given; nothing was stored, though numbers were reserved
+    IDS_VOID         the counter was set back below the numbers given; nothing was stored or reserved
     PARENT_MISSING   of a job: its parent does not exist
     OTHER_PARENT     of a job: its id is taken by the child of another parent
     KEY_CORRUPT      of a job: its parent's or deduplication's key, or the job under its id, is something else
@@ -62,6 +62,14 @@ else
   counted = tonumber(redis.call('GET', counter_key)) or 0
 end
 if #given > 0 and counted < tonumber(highest) then
+  -- Nobody has heard of what was reserved: the next number is the one that follows the counter.
+  if reserved > 0 then
+    if counted > 0 then
+      redis.call('DECRBY', counter_key, reserve)
+    else
+      redis.call('DEL', counter_key)
+    end
+  end
   return CODE.IDS_VOID
 end
 
