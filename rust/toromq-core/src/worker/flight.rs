@@ -48,14 +48,13 @@ enum Answer {
 }
 
 impl Answer {
-    /// Takes it further; whether it is here.
-    fn look(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Takes it further.
+    fn look(&mut self, cx: &mut Context<'_>) {
         if let Self::Awaited(answer) = self
             && let Poll::Ready(answer) = answer.as_mut().poll(cx)
         {
             *self = Self::Here(answer);
         }
-        matches!(self, Self::Here(_))
     }
 }
 
@@ -133,8 +132,10 @@ impl Flight {
 
     /// Takes all of them further, in their order; whether the first is answered.
     fn look(&mut self, cx: &mut Context<'_>) -> bool {
-        let here = self.calls.iter_mut().map(|(_, answer)| answer.look(cx));
-        here.collect::<Vec<_>>().first().copied().unwrap_or(false)
+        for (_, answer) in &mut self.calls {
+            answer.look(cx);
+        }
+        matches!(self.calls.front(), Some((_, Answer::Here(_))))
     }
 
     /// The next answer; none when nothing is under way. May be given up and asked for again.
