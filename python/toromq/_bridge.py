@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import itertools
 import os
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from toromq import _native
@@ -18,6 +16,7 @@ from toromq import _native
 to_json = _native.to_json
 from_json = _native.from_json
 new_id = _native.new_id
+Answer = _native.Answer
 telemetry = _native.telemetry
 NativeConnection = _native.NativeConnection
 NativeFlows = _native.NativeFlows
@@ -97,10 +96,7 @@ class Port:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch for answers on `loop`."""
         self._port = make(_native.Port)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._receivers: dict[int, Callable[[Any], None]] = {}
-        self._arrived: deque[tuple[int, Any]] = deque()
-        loop.add_reader(self._port.fileno(), self._drain)
+        loop.add_reader(self._port.fileno(), self.deliver)
 
     def _watch(self) -> None:
         """Let the loop watch the sockets that it drives."""
@@ -108,74 +104,36 @@ class Port:
         while self._port.changed:
             for fd, what in self._port.changes():
                 if what == "read":
-                    loop.add_reader(fd, self._drain)
+                    loop.add_reader(fd, self.deliver)
                 elif what == "write":
-                    loop.add_writer(fd, self._drain)
+                    loop.add_writer(fd, self.deliver)
                 else:
                     loop.remove_writer(fd)
                     if what == "nothing":
                         loop.remove_reader(fd)
 
-    def _drain(self) -> None:
-        self._arrived.extend(self._port.drain())
-        if self._port.changed:
-            self._watch()
-        while self._arrived:
-            ticket, value = self._arrived.popleft()
-            receiver = self._receivers.get(ticket)
-            if receiver is not None:
-                try:
-                    receiver(value)
-                except BaseException:
-                    # What arrived with it is for others.
-                    if self._arrived:
-                        asyncio.get_running_loop().call_soon(self._drain)
-                    raise
-                continue
-            future = self._waiting.pop(ticket, None)
-            # A caller who was cancelled waits no more; what it asked to be done is done all the same.
-            if future is None or future.done():
-                continue
-            if isinstance(value, Exception):
-                future.set_exception(value)
-            else:
-                future.set_result(value)
-
-    async def call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
-        """Start an operation of the engine and wait for its answer. One that only waits is ended with its caller."""
-        ticket = next(_tickets)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[ticket] = future
-        started = None
+    def deliver(self) -> None:
+        """Hand out what has arrived. Whoever awaits it goes on here, or in the next turn where a task calls this."""
         try:
-            started = operation(self._port, ticket, *arguments)
+            self._port.deliver()
+        finally:
             if self._port.changed:
                 self._watch()
-            return await future
-        except BaseException:
-            self._waiting.pop(ticket, None)
-            if started is not None:
-                started.cancel()
-            raise
+
+    def call(self, operation: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
+        """Start an operation of the engine; await its answer, at once. One that only waits is ended with its caller."""
+        answer = self._port.call(operation, *arguments)
+        if self._port.changed:
+            self._watch()
+        return answer
 
     def attach(self, receiver: Callable[[Any], None], start: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
         """Start something that keeps sending, by `start(port, ticket, *arguments)`; give the ticket and its answer."""
-        ticket = next(_tickets)
-        self._receivers[ticket] = receiver
-        try:
-            return ticket, start(self._port, ticket, *arguments)
-        except BaseException:
-            del self._receivers[ticket]
-            raise
-
-    def deliver(self) -> None:
-        """Hand out now what has arrived, instead of at the loop's next turn."""
-        self._drain()
+        return self._port.attach(receiver, start, *arguments)
 
     def detach(self, ticket: int) -> None:
         """Stop listening to a ticket."""
-        with contextlib.suppress(KeyError):
-            del self._receivers[ticket]
+        self._port.detach(ticket)
 
 
 def port() -> Port:

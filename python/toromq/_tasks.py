@@ -1,8 +1,9 @@
 """Running coroutines: one task runs one job after the other as long as none of them waits.
 
 A task for each job costs more than all else that Python does for it. So a task takes the next job when the last one
-ended without waiting; as soon as a job does wait, another task goes on with the rest. A job that changed a context
-variable, or was cancelled, ends its task, so that the next job starts as fresh as if it had one of its own.
+ended without waiting; as soon as a job does wait, another task goes on with the rest. One that finds nothing to do
+stays, and begins the next job in the very turn of the loop that brings it. A job that changed a context variable, or
+was cancelled, ends its task, so that the next job starts as fresh as if it had one of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from toromq._bridge import Answer
 from toromq._job_fields import Run, Stored
 
 # How long jobs that never wait may keep the event loop from everything else.
@@ -44,7 +46,10 @@ class TaskRunner:
         self._tasks: set[_JobTask] = set()
         # The one that has not begun, where there is one.
         self._next: _JobTask | None = None
+        # The one that stays for more, and what it awaits.
+        self._staying: tuple[_JobTask, Answer] | None = None
         self._is_ending = False
+        self._is_over = False
         self._context = contextvars.copy_context()
 
     def put(self, jobs: list[Stored]) -> None:
@@ -62,6 +67,10 @@ class TaskRunner:
                 return
             # Cancelled before its first step.
             self._tasks.discard(self._next)
+        if self._staying is not None:
+            (self._next, more), self._staying = self._staying, None
+            more.give(None)
+            return
         self._next = _JobTask(self._run(), loop=asyncio.get_running_loop(), context=self._context.copy())
         # The loop alone holds a task weakly.
         self._tasks.add(self._next)
@@ -73,7 +82,11 @@ class TaskRunner:
         fresh = contextvars.copy_context()
         began = time.monotonic()
         try:
-            while waiting:
+            while True:
+                if not waiting:
+                    if not await self._more(task):
+                        break
+                    began = time.monotonic()
                 stored = waiting.popleft()
                 # It goes on with the rest if this job waits, and finds nothing to do if it does not.
                 if waiting and self._next is None:
@@ -90,6 +103,31 @@ class TaskRunner:
             # Here, for to be called when it is done would cost a turn of the loop for each job that waits.
             self._tasks.discard(task)
         self._start()
+
+    async def _more(self, task: _JobTask) -> bool:
+        """Stay until there are jobs, unless another task does; whether there are."""
+        if self._staying is not None or self._is_ending or self._is_over:
+            return False
+        more = Answer()
+        self._staying = (task, more)
+        try:
+            await more
+        except asyncio.CancelledError:
+            # By somebody who cancels whatever tasks there are.
+            if self._staying is not None and self._staying[0] is task:
+                self._staying = None
+            asyncio.get_running_loop().call_soon(self._start)
+            raise
+        if self._next is task:
+            self._next = None
+        return bool(self._waiting)
+
+    def end(self) -> None:
+        """No more jobs will come: let the task go that stays for them."""
+        self._is_over = True
+        if self._staying is not None:
+            (_, more), self._staying = self._staying, None
+            more.give(None)
 
     def cancel(self, run: Run, reason: str) -> None:
         """Cancel a job, or withdraw it if it has not begun."""

@@ -239,6 +239,8 @@ class Worker(ByHand[DataT, ResultT], AsyncListeners):
         port().detach(self._ticket)
         assert self._ended is not None
         assert self._ready is not None
+        if self._tasks is not None:  # async only
+            self._tasks.end()  # async only
         self._ended.set()
         self._ready.set()
 

@@ -1,5 +1,6 @@
 //! The module `toromq._native`: its table of contents.
 
+mod answer;
 mod connection;
 mod cron;
 mod drive;
@@ -59,6 +60,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::import(module.py());
     module.add("version", env!("CARGO_PKG_VERSION"))?;
     module.add("debug_build", cfg!(debug_assertions))?;
+    module.add_class::<answer::Answer>()?;
     module.add_class::<port::Port>()?;
     module.add_class::<connection::NativeConnection>()?;
     module.add_class::<queue::NativeQueue>()?;

@@ -2,18 +2,19 @@
 //! interpreter, so they can neither wait for it nor crash at its end.
 
 use std::{
+    collections::{HashMap, VecDeque},
     io::{Read as _, Write as _},
     os::{fd::AsRawFd, unix::net::UnixStream},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
     time::Duration,
 };
 
 use pyo3::{
-    IntoPyObjectExt as _,
+    IntoPyObjectExt as _, PyTraverseError, PyVisit,
     exceptions::PyRuntimeError,
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyTuple},
@@ -29,6 +30,7 @@ use toromq_core::{
 };
 
 use crate::{
+    answer::{Addressee, Addressees, Answer, is_within_task},
     drive::SIGNALS,
     errors::to_python,
     held,
@@ -288,6 +290,11 @@ pub(crate) struct Port {
     woken: Option<UnixStream>,
     /// What the event loop drives.
     lane: OfProcess<Option<Lane>>,
+    tickets: AtomicU64,
+    /// Whom an event loop gives what has arrived.
+    addressees: OfProcess<Arc<Addressees>>,
+    /// What it is about to give.
+    arriving: Mutex<VecDeque<(u64, Item)>>,
 }
 
 impl Port {
@@ -343,40 +350,80 @@ impl Port {
             inbox: OfProcess::new(inbox),
             woken,
             lane: OfProcess::new(lane),
+            tickets: AtomicU64::new(1),
+            addressees: OfProcess::new(Arc::default()),
+            arriving: Mutex::default(),
         })
     }
 
-    /// What becomes readable when there is something to drain; -1 for a blocking port.
+    /// What becomes readable when there is something to deliver; -1 for a blocking port.
     fn fileno(&self) -> i32 {
         self.woken.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
-    /// Everything that has arrived: (ticket, value) each; a value that is an exception is to be raised.
-    fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let inbox = &*self.inbox;
-        if let Some(woken) = &self.woken
-            && inbox.signalled.load(Ordering::SeqCst)
-        {
-            let mut bytes = [0; 8];
-            let _ = (&mut &*woken).read(&mut bytes);
-            // After the byte was read: who sees that none is on its way writes another one.
-            inbox.signalled.store(false, Ordering::SeqCst);
+    /// For an event loop: begins an operation by `operation(port, ticket, *arguments)`, and gives what to await for its
+    /// answer. One that only waits is ended with its caller; what a caller who was cancelled asked for is done all the same.
+    #[pyo3(signature = (operation, *arguments))]
+    fn call<'py>(
+        slf: &Bound<'py, Self>,
+        operation: &Bound<'py, PyAny>,
+        arguments: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, Answer>> {
+        let py = slf.py();
+        let port = slf.get();
+        let ticket = port.tickets.fetch_add(1, Ordering::Relaxed);
+        let answer = Bound::new(py, Answer::at(&port.addressees, ticket))?;
+        port.expect(ticket, Addressee::Answer(answer.clone().unbind()));
+        match Self::begin(slf, operation, ticket, arguments) {
+            Ok(started) if started.is_none() => {}
+            Ok(started) => answer.get().ends(started.unbind()),
+            Err(error) => {
+                port.forget(ticket);
+                return Err(error);
+            }
         }
-        if let Some(lane) = &*self.lane {
-            inbox.draining.store(true, Ordering::SeqCst);
-            lane.turn(true);
-            // Before the list is taken: what is put there from now on is either in it, or followed by a byte.
-            inbox.draining.store(false, Ordering::SeqCst);
+        Ok(answer)
+    }
+
+    /// The same for what keeps sending to `receiver`: its ticket, and what the operation returns.
+    #[pyo3(signature = (receiver, operation, *arguments))]
+    fn attach<'py>(
+        slf: &Bound<'py, Self>,
+        receiver: Py<PyAny>,
+        operation: &Bound<'py, PyAny>,
+        arguments: &Bound<'py, PyTuple>,
+    ) -> PyResult<(u64, Bound<'py, PyAny>)> {
+        let port = slf.get();
+        let ticket = port.tickets.fetch_add(1, Ordering::Relaxed);
+        port.expect(ticket, Addressee::Receiver(receiver));
+        let started = Self::begin(slf, operation, ticket, arguments);
+        if started.is_err() {
+            port.forget(ticket);
         }
-        let arrived = std::mem::take(&mut self.inbox.items().arrived);
-        let list = PyList::empty(py);
-        for (ticket, item) in arrived {
-            list.append(PyTuple::new(
-                py,
-                [ticket.into_py_any(py)?, item.to_python(py)?],
-            )?)?;
+        Ok((ticket, started?))
+    }
+
+    /// Stops listening to a ticket.
+    fn detach(&self, ticket: u64) {
+        self.forget(ticket);
+    }
+
+    /// For an event loop: gives everything that has arrived to whom it is for.
+    fn deliver(&self, py: Python<'_>) -> PyResult<()> {
+        let arrived = self.collect();
+        self.arriving().extend(arrived);
+        let within_task = is_within_task(py)?;
+        // A coroutine that goes on may deliver as well.
+        while let Some((ticket, item)) = { self.arriving().pop_front() } {
+            if let Err(error) = self.hand_over(py, ticket, item, within_task) {
+                // What arrived with it is for others.
+                if !self.arriving().is_empty() {
+                    self.inbox.wake();
+                }
+                return Err(error);
+            }
         }
-        Ok(list)
+        Ok(())
     }
 
     /// Whether the event loop has to change what it watches.
@@ -398,6 +445,30 @@ impl Port {
         changes.map(|(fd, watch)| (fd, named(watch))).collect()
     }
 
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        if !self.addressees.is_ours() {
+            return Ok(());
+        }
+        // Where it is locked it is in use, and what it holds is not collected.
+        let Ok(addressees) = self.addressees.try_lock() else {
+            return Ok(());
+        };
+        for addressee in addressees.values() {
+            match addressee {
+                Addressee::Answer(answer) => visit.call(answer)?,
+                Addressee::Receiver(receiver) => visit.call(receiver)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        if self.addressees.is_ours() {
+            let addressees = std::mem::take(&mut *self.addressees());
+            drop(addressees);
+        }
+    }
+
     /// Lets the thread that waits here go: `wait` gives nothing from now on.
     fn end(&self) {
         self.inbox.items().ended = true;
@@ -406,10 +477,15 @@ impl Port {
         }
     }
 
-    /// What `drain` gives, once there is something. Signals are handled meanwhile.
+    /// For a thread: everything that has arrived, once there is something: (ticket, value) each. Signals are handled
+    /// meanwhile.
     fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.await_some(py)?;
-        self.drain(py)
+        let list = PyList::empty(py);
+        for (ticket, item) in self.collect() {
+            list.append((ticket, item.to_python(py)?))?;
+        }
+        Ok(list)
     }
 
     /// The same for one ticket: its value, or raises it. What else has arrived is for calls that were interrupted.
@@ -430,6 +506,91 @@ impl Port {
 }
 
 impl Port {
+    fn begin<'py>(
+        slf: &Bound<'py, Self>,
+        operation: &Bound<'py, PyAny>,
+        ticket: u64,
+        arguments: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let mut all = Vec::with_capacity(arguments.len() + 2);
+        all.push(slf.clone().into_any());
+        all.push(ticket.into_bound_py_any(py)?);
+        all.extend(arguments.iter());
+        operation.call1(PyTuple::new(py, all)?)
+    }
+
+    fn addressees(&self) -> MutexGuard<'_, HashMap<u64, Addressee>> {
+        let addressees = self.addressees.lock();
+        addressees.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn expect(&self, ticket: u64, addressee: Addressee) {
+        self.addressees().insert(ticket, addressee);
+    }
+
+    fn forget(&self, ticket: u64) {
+        // What it was may be the last of something, which ends when the list is not held any more.
+        let forgotten = self.addressees().remove(&ticket);
+        drop(forgotten);
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, VecDeque<(u64, Item)>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what has arrived; what the event loop drives goes on first.
+    fn collect(&self) -> Vec<(u64, Item)> {
+        let inbox = &*self.inbox;
+        if let Some(woken) = &self.woken
+            && inbox.signalled.load(Ordering::SeqCst)
+        {
+            let mut bytes = [0; 8];
+            let _ = (&mut &*woken).read(&mut bytes);
+            // After the byte was read: who sees that none is on its way writes another one.
+            inbox.signalled.store(false, Ordering::SeqCst);
+        }
+        if let Some(lane) = &*self.lane {
+            inbox.draining.store(true, Ordering::SeqCst);
+            lane.turn(true);
+            // Before the list is taken: what is put there from now on is either in it, or followed by a byte.
+            inbox.draining.store(false, Ordering::SeqCst);
+        }
+        std::mem::take(&mut inbox.items().arrived)
+    }
+
+    fn hand_over(
+        &self,
+        py: Python<'_>,
+        ticket: u64,
+        item: Item,
+        within_task: bool,
+    ) -> PyResult<()> {
+        let addressee = {
+            let mut addressees = self.addressees();
+            match addressees.get(&ticket) {
+                Some(Addressee::Receiver(receiver)) => {
+                    Some(Addressee::Receiver(receiver.clone_ref(py)))
+                }
+                _ => addressees.remove(&ticket),
+            }
+        };
+        match addressee {
+            // A caller who was cancelled waits no more.
+            None => Ok(()),
+            Some(Addressee::Receiver(receiver)) => {
+                receiver.call1(py, (item.to_python(py)?,)).map(drop)
+            }
+            Some(Addressee::Answer(answer)) => {
+                let outcome = match item {
+                    Item::Failed(error) => Err(to_python(&error)),
+                    item => item.to_python(py),
+                };
+                Answer::settle(answer.bind(py), outcome, within_task)
+            }
+        }
+    }
+
     /// Waits until something has arrived.
     fn await_some(&self, py: Python<'_>) -> PyResult<()> {
         let Signal::Thread(ready, _, limit) = &self.inbox.signal else {

@@ -30,7 +30,7 @@ pub(crate) struct NativeQueue {
     apart: OfProcess<Mutex<Vec<Apart>>>,
 }
 
-/// The same queue for an event loop that adds.
+/// The same queue for an event loop that uses it.
 type Apart = (Lane, Arc<Queue>);
 
 impl NativeQueue {
@@ -47,6 +47,8 @@ impl NativeQueue {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let inbox = Arc::clone(&port.inbox);
+        // A connection lasts as long as somebody has it: that of a loop as long as the queue.
+        let _kept = self.drive.lane(port).map(|lane| self.on(lane));
         self.drive.start(py, port, |link| {
             let answer = operation(self.queue.over(link));
             async move { inbox.put(ticket, answer.await.map_or_else(Item::Failed, item)) }
