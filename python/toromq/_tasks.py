@@ -109,12 +109,12 @@ class TaskRunner:
         if self._staying is not None or self._is_ending or self._is_over:
             return False
         more = Answer()
-        self._staying = (task, more)
+        staying = self._staying = (task, more)
         try:
             await more
         except asyncio.CancelledError:
             # By somebody who cancels whatever tasks there are.
-            if self._staying is not None and self._staying[0] is task:
+            if self._staying is staying:
                 self._staying = None
             asyncio.get_running_loop().call_soon(self._start)
             raise
