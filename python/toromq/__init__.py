@@ -171,15 +171,23 @@ _MODULES = frozenset(
 )  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
+def _loaded(module: str) -> Any:
     import importlib
 
+    try:
+        return importlib.import_module(module)
+    except AttributeError as error:
+        # Python would say that what was asked for does not exist.
+        raise ImportError(f"{module} can't be imported: {error}", name=module) from error
+
+
+def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"toromq.{name}")
+        return _loaded(f"toromq.{name}")
     if name == "__version__":
-        found: Any = importlib.import_module("toromq._bridge").version
+        found: Any = _loaded("toromq._bridge").version
     elif name in _HOME_OF:
-        found = getattr(importlib.import_module(f"toromq.{_HOME_OF[name]}"), name)
+        found = getattr(_loaded(f"toromq.{_HOME_OF[name]}"), name)
     else:
         raise AttributeError(f"module 'toromq' has no attribute {name!r}")
     # From now on it is found without us.

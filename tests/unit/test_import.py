@@ -135,3 +135,15 @@ print(len(found))
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == (f"{8 * len([*toromq.__all__, *toromq.sync.__all__])}\n", "")
+
+
+@FACES
+def test_a_part_that_does_not_fit_is_named(face: Any) -> None:
+    """A native module of another version, say: nobody must read that `Queue` does not exist."""
+    program = (
+        "import sys, types\nsys.modules['toromq._native'] = types.ModuleType('toromq._native')\n"
+        f"from {face.__name__} import Queue"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "can't be imported: module 'toromq._native' has no attribute 'to_json'" in ran.stderr
+    assert "ImportError" in ran.stderr.splitlines()[-1]

@@ -6,6 +6,8 @@ when it is first looked at.
 
 from __future__ import annotations
 
+from toromq import _loaded
+
 # Type checkers know it by its name; to import it would take longer than all the rest here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,13 +59,11 @@ _MODULES = frozenset(("flow", "job", "queue", "queue_events", "queue_events_prod
 
 
 def __getattr__(name: str) -> Any:
-    import importlib
-
     if name in _MODULES:
-        return importlib.import_module(f"toromq.sync.{name}")
+        return _loaded(f"toromq.sync.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'toromq.sync' has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(_HOME_OF[name]), name)
+    found = globals()[name] = getattr(_loaded(_HOME_OF[name]), name)
     return found
 
 
