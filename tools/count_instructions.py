@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "rust" / "toromq-core" / "benches" / "instructions.json"
 STORE = "python tools/count_instructions.py --store"
-STEPS = ("add_encode", "add_decode", "finish_encode", "fetch_parse", "worker_round", "lock_renewal")
+STEPS = ("add_encode", "add_decode", "finish_encode", "fetch_parse", "worker_round", "json_check", "lock_renewal")
 #: How far a count may rise, and fall, before the stored figure has to be made anew.
 MOST, LEAST = 1.05, 0.90
 #: What unrelated changes move: where the compiler inlines, and which of the allocator's ways a free takes.

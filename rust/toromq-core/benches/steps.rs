@@ -18,6 +18,7 @@ fn codec(c: &mut Criterion) {
         b.iter(|| path.finish_encode())
     });
     group.bench_function("finish and fetch, parse", |b| b.iter(|| path.fetch_parse()));
+    group.bench_function("JSON of 10 KB, check", |b| b.iter(|| path.json_check()));
     group.finish();
 }
 

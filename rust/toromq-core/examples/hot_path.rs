@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "finish_encode" => drop(black_box(path.finish_encode())),
             "fetch_parse" => drop(black_box(path.fetch_parse())),
             "worker_round" => drop(black_box(path.round())),
+            "json_check" => path.json_check(),
             "lock_renewal" => path.renew(),
             _ => return Err(format!("no such step: {step}").into()),
         }

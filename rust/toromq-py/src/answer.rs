@@ -268,13 +268,13 @@ impl Answer {
     }
 
     /// For a task that goes on: raises what it was cancelled with. Its value it gets from `__next__`.
-    fn result(&self, py: Python<'_>) -> PyResult<()> {
+    fn result(&self) -> PyResult<()> {
         let mut state = self.state();
         let is_error = matches!(state.outcome, Some(Err(_)));
         let error = if is_error { state.outcome.take() } else { None };
         drop(state);
         match error {
-            Some(Err(error)) => Err(error.clone_ref(py)),
+            Some(Err(error)) => Err(error),
             _ => Ok(()),
         }
     }
