@@ -105,12 +105,23 @@ class Port:
             for fd, what in self._port.changes():
                 if what == "read":
                     loop.add_reader(fd, self.deliver)
+                elif what == "wait":
+                    loop.add_reader(fd, self._waited, loop, fd)
                 elif what == "write":
                     loop.add_writer(fd, self.deliver)
                 else:
                     loop.remove_writer(fd)
                     if what == "nothing":
                         loop.remove_reader(fd)
+
+    def _waited(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        """Hand out the jobs that an idle worker has waited for."""
+        self._port.ready(fd)
+        try:
+            self.deliver()
+        finally:
+            # After the job has begun: the engine's thread would want a core, and perhaps this one.
+            loop.call_soon(self._port.used)
 
     def deliver(self) -> None:
         """Hand out what has arrived. Whoever awaits it goes on here, or in the next turn where a task calls this."""

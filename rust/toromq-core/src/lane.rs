@@ -3,11 +3,15 @@
 //! and its reply is read by whoever waits for it, so no other thread has to be woken in between. That is most of what a
 //! single command costs.
 
+mod shared;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
     future::Future,
     io::{self, Read as _, Write as _},
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     ops::Range,
     os::{
         fd::{AsRawFd as _, RawFd},
@@ -15,7 +19,7 @@ use std::{
     },
     pin::Pin,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -27,6 +31,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     runtime::Handle,
 };
+
+use shared::Shared;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -66,6 +72,10 @@ struct Inner {
     driver: Driver,
     /// How many replies are on their way.
     expected: AtomicUsize,
+    /// Whether the event loop takes the turn that is under way.
+    by_loop: AtomicBool,
+    /// What waits until the loop has made use of what a turn brought.
+    aside: Mutex<Option<Waker>>,
 }
 
 /// Who takes the turns.
@@ -73,6 +83,7 @@ enum Driver {
     /// An event loop, which this makes take one.
     Loop(Box<dyn Fn() + Send + Sync>),
     Thread(OwnThread),
+    Shared(Shared),
 }
 
 /// A thread that waits, so long at a time.
@@ -100,6 +111,8 @@ struct Sockets {
     changes: VecDeque<(RawFd, Watch)>,
     /// Kept until the loop has forgotten them, so that no new socket gets their number before.
     parting: Vec<Arc<Stream>>,
+    /// Whether there is no loop that would.
+    unwatched: bool,
 }
 
 struct Readiness {
@@ -162,6 +175,7 @@ impl Wake for Inner {
                     *locked(&thread.poked) = true;
                     thread.ready.notify_one();
                 }
+                Driver::Shared(shared) => shared.poked.notify_one(),
             }
         }
     }
@@ -185,16 +199,22 @@ impl Lane {
     }
 
     fn driven(runtime: Handle, driver: Driver) -> Self {
+        let sockets = Sockets {
+            unwatched: matches!(driver, Driver::Thread(_)),
+            ..Sockets::default()
+        };
         let inner = Inner {
             runtime,
             running: Mutex::default(),
             spawned: Mutex::default(),
-            sockets: Mutex::default(),
+            sockets: Mutex::new(sockets),
             woken: AtomicBool::new(false),
             turning: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             driver,
             expected: AtomicUsize::new(0),
+            by_loop: AtomicBool::new(false),
+            aside: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -255,11 +275,32 @@ impl Lane {
 
     /// Goes on with everything that can. `ready` when the loop says that sockets are.
     pub fn turn(&self, ready: bool) {
+        self.turn_of(ready, false);
+    }
+
+    fn turn_of(&self, mut ready: bool, by_loop: bool) {
         let inner = &self.inner;
-        let Ok(mut running) = inner.running.try_lock() else {
-            // From within a task, or while the lane is closed.
-            return;
-        };
+        loop {
+            let mut running = match inner.running.try_lock() {
+                Ok(running) => running,
+                // A task that panicked is gone, and no other with it.
+                Err(TryLockError::Poisoned(running)) => running.into_inner(),
+                // From within a task, or while the lane is closed, or the other one of two that share it is at it.
+                Err(TryLockError::WouldBlock) => return,
+            };
+            inner.by_loop.store(by_loop, Ordering::SeqCst);
+            self.go_on(&mut running, ready);
+            drop(running);
+            // What woke it since may have been refused a turn for this one.
+            if !inner.woken.load(Ordering::SeqCst) {
+                return;
+            }
+            ready = false;
+        }
+    }
+
+    fn go_on(&self, running: &mut Running, ready: bool) {
+        let inner = &self.inner;
         let _entered = inner.runtime.enter();
         inner.turning.store(true, Ordering::SeqCst);
         if ready {
@@ -347,22 +388,33 @@ impl Lane {
 
     /// Ends everything; the event loop is gone.
     pub fn close(&self) {
+        self.leave();
+        self.end();
+    }
+
+    /// No event loop watches the sockets any more; who shares the lane goes on without one.
+    pub fn leave(&self) {
+        let mut sockets = locked(&self.inner.sockets);
+        sockets.unwatched = true;
+        sockets.changes.clear();
+        let parting = std::mem::take(&mut sockets.parting);
+        drop(sockets);
+        drop(parting);
+    }
+
+    fn end(&self) {
         self.inner.closed.store(true, Ordering::Relaxed);
         let running = std::mem::take(&mut *locked(&self.inner.running));
         let spawned = std::mem::take(&mut *locked(&self.inner.spawned));
-        {
-            let _entered = self.inner.runtime.enter();
-            drop((running, spawned));
-        }
-        let sockets = std::mem::take(&mut *locked(&self.inner.sockets));
-        drop(sockets);
+        let _entered = self.inner.runtime.enter();
+        drop((running, spawned));
     }
 
     /// A socket of this lane, which nobody else reads or writes.
     pub(crate) fn adopt(&self, stream: Stream) -> io::Result<LaneStream> {
         let fd = stream.as_raw_fd();
         let own = match &self.inner.driver {
-            Driver::Loop(_) => {
+            Driver::Loop(_) | Driver::Shared(_) => {
                 stream.set_nonblocking()?;
                 None
             }
@@ -381,15 +433,21 @@ impl Lane {
         });
         let mut sockets = locked(&self.inner.sockets);
         sockets.open.push(Arc::clone(&readiness));
-        if readiness.taken.is_none() {
-            sockets.changes.push_back((fd, Watch::Read));
-        }
+        sockets.change(fd, Watch::Read);
         drop(sockets);
         Ok(LaneStream {
             lane: self.clone(),
             readiness,
             writing: false,
         })
+    }
+}
+
+impl Sockets {
+    fn change(&mut self, fd: RawFd, watch: Watch) {
+        if !self.unwatched {
+            self.changes.push_back((fd, watch));
+        }
     }
 }
 
@@ -477,6 +535,13 @@ impl Stream {
             Self::Unix(stream) => (&mut &*stream).write(bytes),
         }
     }
+
+    fn shutdown(&self) {
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+        };
+    }
 }
 
 /// A socket whose readiness the lane tells.
@@ -489,17 +554,13 @@ pub(crate) struct LaneStream {
 
 impl LaneStream {
     fn watch_writing(&mut self, writing: bool) {
-        if self.readiness.taken.is_some() {
-            return;
-        }
         if std::mem::replace(&mut self.writing, writing) != writing {
             let watch = if writing {
                 Watch::Write
             } else {
                 Watch::WriteNoMore
             };
-            let change = (self.readiness.fd, watch);
-            locked(&self.lane.inner.sockets).changes.push_back(change);
+            locked(&self.lane.inner.sockets).change(self.readiness.fd, watch);
         }
     }
 }
@@ -590,10 +651,12 @@ impl Drop for LaneStream {
         sockets
             .open
             .retain(|open| !Arc::ptr_eq(open, &self.readiness));
-        if !self.lane.is_closed() && self.readiness.taken.is_none() {
-            sockets
-                .changes
-                .push_back((self.readiness.fd, Watch::Nothing));
+        if !sockets.unwatched {
+            if matches!(self.lane.inner.driver, Driver::Shared(_)) {
+                // Its end must not wait for a loop that is busy.
+                self.readiness.stream.shutdown();
+            }
+            sockets.change(self.readiness.fd, Watch::Nothing);
             sockets.parting.push(Arc::clone(&self.readiness.stream));
         }
     }

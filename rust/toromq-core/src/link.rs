@@ -13,6 +13,7 @@ use std::{
 use redis::{
     Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, aio::MultiplexedConnection,
 };
+use tokio::task::JoinHandle;
 
 #[cfg(unix)]
 use crate::lane::{Expecting, Lane};
@@ -218,10 +219,7 @@ impl Link {
     #[cfg(unix)]
     #[must_use]
     pub fn on_lane(settings: &ConnectionSettings, lane: &Lane) -> Self {
-        Self {
-            lane: Some(lane.clone()),
-            ..Self::new(settings)
-        }
+        Self::new(settings).on(lane)
     }
 
     /// A connection for blocking commands, which its user guards with an own deadline.
@@ -244,6 +242,38 @@ impl Link {
         Self {
             meets: true,
             ..self
+        }
+    }
+
+    /// The same with a socket that the event loop of `lane` watches; it must be used there only.
+    #[cfg(unix)]
+    pub(crate) fn on(self, lane: &Lane) -> Self {
+        Self {
+            lane: Some(lane.clone()),
+            ..self
+        }
+    }
+
+    /// Begins work that uses it, where it must be used. On a lane, the engine looks that often for what the loop leaves
+    /// undone. The task ends when the work has.
+    pub(crate) fn begin(
+        &self,
+        pause: Duration,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        #[cfg(unix)]
+        if let Some(lane) = &self.lane {
+            return tokio::spawn(lane.clone().host(pause, work));
+        }
+        let _ = pause;
+        tokio::spawn(work)
+    }
+
+    /// Returns when whoever drives it has made use of what a reply brought.
+    pub(crate) async fn until_used(&self) {
+        #[cfg(unix)]
+        if let Some(lane) = &self.lane {
+            lane.until_used().await;
         }
     }
 

@@ -295,6 +295,8 @@ pub(crate) struct Port {
     addressees: OfProcess<Arc<Addressees>>,
     /// What it is about to give.
     arriving: Mutex<VecDeque<(u64, Item)>>,
+    /// Those that it shares with the engine. Locked only while the interpreter is held, so a fork can't catch it.
+    waits: OfProcess<Mutex<Vec<Lane>>>,
 }
 
 impl Port {
@@ -305,15 +307,31 @@ impl Port {
     pub(crate) fn is_blocking(&self) -> bool {
         self.woken.is_none()
     }
+
+    fn waits(&self) -> MutexGuard<'_, Vec<Lane>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A lane for the wait of one worker, which the event loop is to watch.
+    pub(crate) fn share_lane(&self) -> PyResult<Lane> {
+        let inbox = Arc::clone(&self.inbox);
+        let lane = Lane::shared(runtime::handle()?, move || inbox.wake());
+        let mut waits = self.waits();
+        waits.retain(|lane| !lane.is_closed() || lane.has_changes());
+        waits.push(lane.clone());
+        Ok(lane)
+    }
 }
 
 impl Drop for Port {
     fn drop(&mut self) {
-        if self.lane.is_ours()
-            && let Some(lane) = &*self.lane
-        {
+        if !self.lane.is_ours() {
+            return;
+        }
+        if let Some(lane) = &*self.lane {
             lane.close();
         }
+        self.waits().iter().for_each(Lane::leave);
     }
 }
 
@@ -353,6 +371,7 @@ impl Port {
             tickets: AtomicU64::new(1),
             addressees: OfProcess::new(Arc::default()),
             arriving: Mutex::default(),
+            waits: OfProcess::new(Mutex::default()),
         })
     }
 
@@ -429,20 +448,45 @@ impl Port {
     /// Whether the event loop has to change what it watches.
     #[getter]
     fn changed(&self) -> bool {
-        self.lane().is_some_and(Lane::has_changes)
+        self.lane().is_some_and(Lane::has_changes) || self.waits().iter().any(Lane::has_changes)
     }
 
-    /// What it has to change: a file descriptor and "read", "write", "write no more" or "nothing" each.
+    /// What it has to change: a file descriptor and "read", "write", "write no more" or "nothing" each. "wait" is "read",
+    /// where `ready` is to be called before `deliver`, and `used` after what that gave was made use of.
     fn changes(&self) -> Vec<(i32, &'static str)> {
-        let changes = self.lane().map(Lane::changes).unwrap_or_default();
-        let named = |watch| match watch {
-            Watch::Read => "read",
-            Watch::Write => "write",
-            Watch::WriteNoMore => "write no more",
-            Watch::Nothing => "nothing",
+        let named = |reading| {
+            move |(fd, watch)| {
+                let name = match watch {
+                    Watch::Read => reading,
+                    Watch::Write => "write",
+                    Watch::WriteNoMore => "write no more",
+                    Watch::Nothing => "nothing",
+                };
+                (fd, name)
+            }
         };
-        let changes = changes.into_iter();
-        changes.map(|(fd, watch)| (fd, named(watch))).collect()
+        let changes = self.lane().map(Lane::changes).unwrap_or_default();
+        let mut changes: Vec<_> = changes.into_iter().map(named("read")).collect();
+        self.waits().retain(|lane| {
+            // Looked at before: what it has changed at its end is there then.
+            let is_over = lane.is_closed();
+            let of_lane = lane.changes();
+            let is_kept = !(is_over && of_lane.is_empty());
+            changes.extend(of_lane.into_iter().map(named("wait")));
+            is_kept
+        });
+        changes
+    }
+
+    fn ready(&self, fd: i32) {
+        // A forked child would read what is its parent's.
+        if self.waits.is_ours() {
+            self.waits().iter().any(|lane| lane.is_ready(fd));
+        }
+    }
+
+    fn used(&self) {
+        self.waits().iter().for_each(Lane::was_used);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
@@ -553,6 +597,7 @@ impl Port {
         if let Some(lane) = &*self.lane {
             inbox.draining.store(true, Ordering::SeqCst);
             lane.turn(true);
+            self.waits().iter().for_each(Lane::turn_of_loop);
             // Before the list is taken: what is put there from now on is either in it, or followed by a byte.
             inbox.draining.store(false, Ordering::SeqCst);
         }

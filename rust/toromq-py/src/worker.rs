@@ -303,7 +303,14 @@ impl NativeWorker {
             ended: Arc::clone(&ended),
         });
         let keys = QueueKeys::new(prefix, queue);
-        let worker = Worker::start(&connection.settings, keys, settings, sink);
+        let settings_of = &connection.settings;
+        // Who has threads has no loop to wait for. TLS needs somebody who answers at any time.
+        let shares = pool.is_none() && port.lane().is_some() && !settings_of.uses_tls();
+        let worker = if shares {
+            Worker::start_on(&port.share_lane()?, settings_of, keys, settings, sink)
+        } else {
+            Worker::start(settings_of, keys, settings, sink)
+        };
         let running = Arc::new(Running {
             worker,
             pool,

@@ -7,7 +7,7 @@ use std::{
 
 use redis::Value;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -17,9 +17,10 @@ use super::{
     exchange::{Brought, Fetched, entry, recover, take_reply},
     flight::{Flight, Sent},
     lock_manager,
-    marker::{self, Told, WORTH_LISTENING, Waiting},
+    marker::{self, WORTH_LISTENING, Waiting},
     outcome::Entry,
     schedulers, stalled_checker,
+    told::{self, Told},
 };
 pub(super) use crate::link::Backoff;
 use crate::{clock::wall_ms, error::Result, link::Link};
@@ -35,19 +36,12 @@ pub(super) const LAST_TRY: Duration = Duration::from_secs(5);
 pub(super) async fn run(shared: Arc<Shared>, blocking: Link) {
     let stop = CancellationToken::new();
     let (arm, armed) = watch::channel(Waiting::No);
-    let (telling, mut told) = mpsc::channel(1);
-    let mut upkeep = vec![
-        tokio::spawn(
-            stop.clone()
-                .run_until_cancelled_owned(lock_manager::renew_locks(Arc::clone(&shared))),
-        ),
-        tokio::spawn(stop.clone().run_until_cancelled_owned(marker::watch(
-            Arc::clone(&shared),
-            blocking,
-            armed,
-            telling,
-        ))),
-    ];
+    let (telling, told) = told::channel();
+    let mut upkeep = vec![tokio::spawn(
+        stop.clone()
+            .run_until_cancelled_owned(lock_manager::renew_locks(Arc::clone(&shared))),
+    )];
+    let waiting = marker::begin(&shared, blocking, armed, telling, stop.clone());
     if !shared.settings.skip_stalled_check {
         let shared = Arc::clone(&shared);
         let check = async move {
@@ -109,7 +103,7 @@ pub(super) async fn run(shared: Arc<Shared>, blocking: Link) {
         let aside = shared.armed.slots();
         if at_rest && (!may_fetch || held + aside > concurrency) && shared.armed.call_off() {
             // What it has brought all the same is held then.
-            let Some((heard, taken)) = told.recv().await else {
+            let Some((heard, taken)) = told.hear().await else {
                 break;
             };
             arm.send_replace(Waiting::No);
@@ -136,7 +130,7 @@ pub(super) async fn run(shared: Arc<Shared>, blocking: Link) {
         let free =
             |ending: usize| (concurrency + fewer + ending).saturating_sub(held + aside + more);
         let could_use = may_fetch && free(0) > 0;
-        if at_rest && let Ok((heard, taken)) = told.try_recv() {
+        if at_rest && let Some((heard, taken)) = told.try_hear() {
             arm.send_replace(Waiting::No);
             let _ = taken.send(());
             actor.hear(heard, could_use).await;
@@ -205,7 +199,7 @@ pub(super) async fn run(shared: Arc<Shared>, blocking: Link) {
         let mut closing = shared.closing.subscribe();
         tokio::select! {
             () = shared.ended.reach(1) => {}
-            Some((heard, taken)) = told.recv() => {
+            Some((heard, taken)) = told.hear() => {
                 arm.send_replace(Waiting::No);
                 let _ = taken.send(());
                 actor.hear(heard, could_use).await;
@@ -220,6 +214,7 @@ pub(super) async fn run(shared: Arc<Shared>, blocking: Link) {
     for task in upkeep {
         let _ = task.await;
     }
+    let _ = waiting.await;
     marker::restore(&shared).await;
     // Whoever keeps the worker's handle keeps no sockets.
     shared.commands.reset().await;

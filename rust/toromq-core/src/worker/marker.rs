@@ -4,16 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{Cmd, Value};
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
     actor::Backoff,
     armed::{self, Sprung},
-    exchange::Fetched,
+    told::{Teller, Told},
 };
 use crate::{
     error::{Error, Result},
@@ -62,18 +60,6 @@ pub(super) enum Waiting {
     Limit(Instant),
 }
 
-/// What it was told meanwhile.
-pub(super) enum Told {
-    /// The score of the marker it took, or that there was none for so long.
-    Mark(Option<i64>),
-    /// The same, and what the armed fetch behind it brought for the slots that were set aside, of which there were so many.
-    Fetched(Option<i64>, Fetched, usize),
-    /// It is not known what became of the armed fetch.
-    Lost,
-    /// Limits of the queue were removed or changed.
-    LimitsChanged,
-}
-
 /// Shorter sleeps than this are not worth a command.
 pub(super) const WORTH_LISTENING: Duration = Duration::from_millis(250);
 
@@ -108,12 +94,33 @@ async fn wait_for_change(
     Ok(true)
 }
 
-/// Waits for what the actor has no time to wait for, one blocking command at a time.
-pub(super) async fn watch(
-    shared: Arc<Shared>,
+/// Begins to wait for what the actor has no time to wait for, until `stop`.
+pub(super) fn begin(
+    shared: &Arc<Shared>,
     link: Link,
+    armed: watch::Receiver<Waiting>,
+    told: Teller,
+    stop: CancellationToken,
+) -> JoinHandle<()> {
+    // What lies unread may be jobs, whose locks nobody renews yet, and which were sent for some time ago.
+    let lock = Duration::from_millis(shared.settings.lock_duration);
+    let pause = (lock / 10).clamp(Duration::from_millis(1), LONGEST_UNREAD);
+    let link = Arc::new(link);
+    let watching = watch(Arc::clone(shared), Arc::clone(&link), armed, told);
+    link.begin(pause, async move {
+        stop.run_until_cancelled_owned(watching).await;
+    })
+}
+
+/// How long an answer may lie there where an event loop should read it and does not.
+const LONGEST_UNREAD: Duration = Duration::from_millis(250);
+
+/// One blocking command at a time.
+async fn watch(
+    shared: Arc<Shared>,
+    link: Arc<Link>,
     mut armed: watch::Receiver<Waiting>,
-    told: mpsc::Sender<(Told, oneshot::Sender<()>)>,
+    told: Teller,
 ) {
     let first = shared.settings.drain_delay.max(0.01);
     let longest = shared.settings.longest_drain_delay.max(first);
@@ -217,10 +224,10 @@ pub(super) async fn watch(
             || !armed::is_wanted(&shared.settings, first);
         seconds = if is_quiet && can_grow { longest } else { first };
         if let Some(heard) = heard {
-            let (taken, is_taken) = oneshot::channel();
-            if told.send((heard, taken)).await.is_err() {
-                return;
-            }
+            let is_taken = told.lay(heard);
+            // Jobs that came with it begin first.
+            link.until_used().await;
+            told.ring();
             // What to wait for next is only known when the actor has looked.
             let _ = is_taken.await;
         }

@@ -17,6 +17,7 @@ mod moves;
 mod outcome;
 mod schedulers;
 mod stalled_checker;
+mod told;
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -39,6 +40,8 @@ use ended::Ended;
 pub use moves::{Move, Run};
 pub(crate) use moves::{extend_locks, move_job, still_ours};
 
+#[cfg(unix)]
+use crate::lane::Lane;
 use crate::{
     connection::ConnectionSettings,
     error::{Error, Result},
@@ -343,7 +346,26 @@ impl Worker {
         sink: Arc<dyn Sink>,
     ) -> Self {
         let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name)).met();
+        Self::run(blocking, Self::at_rest(connection, keys, settings, sink))
+    }
+
+    /// The same where an event loop runs the jobs, and takes those that an idle worker waited for from the socket itself.
+    /// The lane is a shared one, and of this worker alone.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn start_on(
+        lane: &Lane,
+        connection: &ConnectionSettings,
+        keys: QueueKeys,
+        settings: WorkerSettings,
+        sink: Arc<dyn Sink>,
+    ) -> Self {
+        let blocking = Link::blocking(connection, keys.worker_client_name(&settings.name)).met();
         let worker = Self::at_rest(connection, keys, settings, sink);
+        Self::run(blocking.on(lane), worker)
+    }
+
+    fn run(blocking: Link, worker: Self) -> Self {
         tokio::spawn(actor::run(Arc::clone(&worker.shared), blocking));
         worker
     }
