@@ -324,6 +324,7 @@ impl Link {
         };
         current.peer = None;
         if self.meets {
+            let _expecting = self.expect_reply();
             // Before it has the name by which others see that it is there.
             let met = tokio::time::timeout(self.connect_timeout(), Peer::meet(&mut connection));
             current.peer = met.await.ok().flatten();
@@ -427,6 +428,17 @@ impl Link {
         self.send_over(&session, operation, cmd).await
     }
 
+    /// The same for a command that blocks: nobody is told that its reply is on its way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::send`].
+    pub(crate) async fn wait(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
+        let session = self.session().await?;
+        let sent = session.connection.clone().send_packed_command(cmd).await;
+        self.answer(operation, sent, session.number).await
+    }
+
     /// The connection as it is now, made if there is none.
     ///
     /// # Errors
@@ -447,9 +459,18 @@ impl Link {
             let _expecting = self.expect_reply();
             session.connection.clone().send_packed_command(cmd).await
         };
+        self.answer(operation, sent, session.number).await
+    }
+
+    async fn answer(
+        &self,
+        operation: &'static str,
+        sent: RedisResult<Value>,
+        number: u64,
+    ) -> Result<Value> {
         match sent.and_then(Value::extract_error) {
             Ok(value) => Ok(value),
-            Err(error) => Err(self.classify(operation, &error, session.number).await),
+            Err(error) => Err(self.classify(operation, &error, number).await),
         }
     }
 

@@ -102,8 +102,11 @@ impl Lane {
             drop(over);
         });
         let turns = async {
-            let mut next = Instant::now() + pause;
+            let mut looked = Instant::now();
             loop {
+                // What is no wait is answered at once.
+                let is_prompt = self.inner.expected.load(Ordering::Relaxed) > 0;
+                let next = looked + if is_prompt { pause.min(PROMPT) } else { pause };
                 let is_late = tokio::select! {
                     biased;
                     _ = &mut is_over => return,
@@ -111,7 +114,7 @@ impl Lane {
                     () = sleep_until(next) => true,
                 };
                 if is_late {
-                    next = Instant::now() + pause;
+                    looked = Instant::now();
                     self.was_used();
                 }
                 self.turn(is_late);
@@ -127,6 +130,9 @@ impl Lane {
         drop(hosted);
     }
 }
+
+/// How soon the engine looks for the reply to what does not block.
+const PROMPT: Duration = Duration::from_millis(5);
 
 /// Ends what a lane was host to.
 struct Hosted(Lane);

@@ -134,7 +134,8 @@ impl Armed {
         true
     }
 
-    async fn when_called_off(&self) {
+    /// Returns when the one that is out is to end.
+    pub(super) async fn when_called_off(&self) {
         loop {
             let is_called_off = matches!(
                 *self.state(),

@@ -24,7 +24,7 @@ use crate::{
 /// `None` when there was none.
 pub(super) async fn wait(link: &Link, keys: &QueueKeys, seconds: f64) -> Result<Option<i64>> {
     let (cmd, deadline) = pop(keys, seconds);
-    match tokio::time::timeout(deadline, link.send(WAIT, &cmd)).await {
+    match tokio::time::timeout(deadline, link.wait(WAIT, &cmd)).await {
         Ok(reply) => Ok(score(reply?)),
         Err(_) => {
             // The server stopped answering without closing: only a new connection helps.
@@ -74,7 +74,7 @@ async fn wait_for_change(
     cmd.arg("BLOCK").arg(life.as_millis().max(1).to_string());
     cmd.arg("STREAMS").arg(keys.of("limiter_wake")).arg(&*seen);
     let deadline = life + Duration::from_secs(1);
-    let sent = link.send("wait for a change of limits", &cmd);
+    let sent = link.wait("wait for a change of limits", &cmd);
     let Ok(reply) = tokio::time::timeout(deadline, sent).await else {
         link.reset().await;
         return Ok(false);
@@ -102,7 +102,8 @@ pub(super) fn begin(
     told: Teller,
     stop: CancellationToken,
 ) -> JoinHandle<()> {
-    // What lies unread may be jobs, whose locks nobody renews yet, and which were sent for some time ago.
+    // What lies unread may be jobs, whose locks nobody renews yet, and which were sent for some time ago. Other work of
+    // this task does not wait for the loop.
     let lock = Duration::from_millis(shared.settings.lock_duration);
     let pause = (lock / 10).clamp(Duration::from_millis(1), LONGEST_UNREAD);
     let link = Arc::new(link);
@@ -113,7 +114,7 @@ pub(super) fn begin(
 }
 
 /// How long an answer may lie there where an event loop should read it and does not.
-const LONGEST_UNREAD: Duration = Duration::from_millis(250);
+const LONGEST_UNREAD: Duration = Duration::from_secs(1);
 
 /// One blocking command at a time.
 async fn watch(
@@ -225,8 +226,11 @@ async fn watch(
         seconds = if is_quiet && can_grow { longest } else { first };
         if let Some(heard) = heard {
             let is_taken = told.lay(heard);
-            // Jobs that came with it begin first.
-            link.until_used().await;
+            // Jobs that came with it begin first, unless the actor waits for this alone.
+            tokio::select! {
+                () = link.until_used() => {}
+                () = shared.armed.when_called_off() => {}
+            }
             told.ring();
             // What to wait for next is only known when the actor has looked.
             let _ = is_taken.await;
