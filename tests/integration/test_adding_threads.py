@@ -84,7 +84,8 @@ def _waiting(redis: redispy.Redis, prefix: str) -> list[str]:
     return [str(one) for one in redis.lrange(f"{prefix}:q:wait", 0, -1)[::-1]]
 
 
-@pytest.mark.parametrize("count", [2, 5, 20, 60])
+# Of a hundred not all have a pipe to be woken through.
+@pytest.mark.parametrize("count", [2, 5, 20, 60, 100])
 def test_every_job_is_there_once_and_those_of_a_thread_in_its_order(
     queue: Queue[Any, Any], redis: redispy.Redis, prefix: str, count: int
 ) -> None:
@@ -104,7 +105,7 @@ def test_every_job_is_there_once_and_those_of_a_thread_in_its_order(
         assert queue.get_job(order[-1]).data == [number, 39]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("count", [2, 20, 60])
+@pytest.mark.parametrize("count", [2, 20, 60, 100])
 def test_no_thread_waits_for_what_another_does_with_its_answer(queue: Queue[Any, Any], count: int) -> None:
     """Each of them goes on when all have their answers, and comes back to the engine no earlier."""
     everybody = threading.Barrier(count)

@@ -1,6 +1,7 @@
 //! The module `toromq._native`: its table of contents.
 
 mod answer;
+mod bell;
 mod connection;
 mod cron;
 mod drive;

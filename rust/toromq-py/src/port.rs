@@ -6,7 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     os::{fd::AsRawFd, unix::net::UnixStream},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
@@ -19,18 +19,20 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
+use tokio::runtime::Handle;
 use toromq_core::{
     error::{Error, Result},
     events::{Event, Place},
     flow::Node,
     job::JobRecord,
     lane::{Lane, Watch},
-    queue::{Added, Scheduler},
+    queue::{Added, Queue, Scheduler},
     worker::Failed,
 };
 
 use crate::{
     answer::{Addressee, Addressees, Answer, is_within_task},
+    bell::Bell,
     drive::SIGNALS,
     errors::to_python,
     held,
@@ -208,7 +210,7 @@ struct Items {
     arrived: Vec<(u64, Item)>,
     /// What arrives when it is its thread's turn.
     due: Vec<(u64, Item)>,
-    /// Whether its thread waits.
+    /// Whether its thread waits, and must be told when something arrives.
     awaited: bool,
     /// Where that must wake the next one.
     turns: Option<Arc<Turns>>,
@@ -221,7 +223,7 @@ enum Signal {
     Byte(UnixStream),
     /// For a thread that does nothing else: which, where it is known; and how long that waits before it looks for signals,
     /// if it is the one that handles them. A wait without an end is cheaper.
-    Thread(Condvar, Option<ThreadId>, Option<Duration>),
+    Thread(Bell, Option<ThreadId>, Option<Duration>),
 }
 
 impl Inbox {
@@ -230,26 +232,34 @@ impl Inbox {
     }
 
     pub(crate) fn put(&self, ticket: u64, item: Item) {
-        let first = {
+        let (first, awaited) = {
             let mut items = self.items();
             items.arrived.push((ticket, item));
-            items.arrived.len() == 1
+            (items.arrived.len() == 1, std::mem::take(&mut items.awaited))
         };
         match &self.signal {
             Signal::Byte(_) if !first || self.draining.load(Ordering::SeqCst) => {}
             Signal::Byte(_) => self.wake(),
             // What a thread has brought itself it does not wait for.
             Signal::Thread(_, thread, _) if *thread == Some(thread::current().id()) => {}
-            Signal::Thread(ready, ..) => ready.notify_all(),
+            Signal::Thread(bell, ..) if awaited => bell.ring(),
+            Signal::Thread(..) => {}
         }
     }
 
     /// The same where other threads get theirs at the same time.
-    pub(crate) fn put_in_turn(self: Arc<Self>, ticket: u64, item: Item, turns: &Arc<Turns>) {
+    pub(crate) fn put_in_turn(
+        self: Arc<Self>,
+        ticket: u64,
+        item: Item,
+        turns: &Arc<Turns>,
+        queue: Arc<Queue>,
+        engine: Handle,
+    ) {
         match &self.signal {
             Signal::Thread(_, thread, _) if *thread != Some(thread::current().id()) => {
                 self.items().due.push((ticket, item));
-                turns.enter(self);
+                turns.enter(self, queue, engine);
             }
             _ => self.put(ticket, item),
         }
@@ -261,13 +271,14 @@ impl Inbox {
             let mut items = self.items();
             let items = &mut *items;
             items.arrived.append(&mut items.due);
-            if items.awaited {
+            let awaited = std::mem::take(&mut items.awaited);
+            if awaited {
                 items.turns = Some(Arc::clone(turns));
             }
-            items.awaited
+            awaited
         };
-        if awaited && let Signal::Thread(ready, ..) = &self.signal {
-            ready.notify_all();
+        if awaited && let Signal::Thread(bell, ..) = &self.signal {
+            bell.ring();
         }
         awaited
     }
@@ -345,7 +356,7 @@ impl Port {
         let (signal, woken) = if blocking {
             let limit = handles_signals.then_some(SIGNALS);
             let thread = of_caller.then(|| thread::current().id());
-            (Signal::Thread(Condvar::new(), thread, limit), None)
+            (Signal::Thread(Bell::default(), thread, limit), None)
         } else {
             let (woken, signal) = UnixStream::pair()?;
             woken.set_nonblocking(true)?;
@@ -515,9 +526,13 @@ impl Port {
 
     /// Lets the thread that waits here go: `wait` gives nothing from now on.
     fn end(&self) {
-        self.inbox.items().ended = true;
-        if let Signal::Thread(ready, ..) = &self.inbox.signal {
-            ready.notify_all();
+        let awaited = {
+            let mut items = self.inbox.items();
+            items.ended = true;
+            std::mem::take(&mut items.awaited)
+        };
+        if awaited && let Signal::Thread(bell, ..) = &self.inbox.signal {
+            bell.ring();
         }
     }
 
@@ -638,7 +653,7 @@ impl Port {
 
     /// Waits until something has arrived.
     fn await_some(&self, py: Python<'_>) -> PyResult<()> {
-        let Signal::Thread(ready, _, limit) = &self.inbox.signal else {
+        let Signal::Thread(bell, _, limit) = &self.inbox.signal else {
             return Err(PyRuntimeError::new_err(
                 "this port is read by an event loop",
             ));
@@ -648,19 +663,10 @@ impl Port {
         let mut done = !inbox.items().arrived.is_empty();
         while !done {
             let (arrived, turns) = py.detach(|| {
-                let mut items = inbox.items();
-                items.awaited = true;
-                let is_pending = |items: &mut Items| items.arrived.is_empty() && !items.ended;
-                let mut items = match *limit {
-                    Some(limit) => {
-                        let waited = ready.wait_timeout_while(items, limit, is_pending);
-                        waited.unwrap_or_else(PoisonError::into_inner).0
-                    }
-                    None => {
-                        let waited = ready.wait_while(items, is_pending);
-                        waited.unwrap_or_else(PoisonError::into_inner)
-                    }
-                };
+                let mut items = bell.wait(&inbox.items, *limit, |items| {
+                    items.awaited = items.arrived.is_empty() && !items.ended;
+                    items.awaited
+                });
                 items.awaited = false;
                 let turns = items.turns.take();
                 let arrived = !items.arrived.is_empty() || items.ended;

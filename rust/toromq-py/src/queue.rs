@@ -76,9 +76,10 @@ impl NativeQueue {
     ) -> PyResult<()> {
         let inbox = Arc::clone(&port.inbox);
         let (turns, engine) = (Arc::clone(&self.drive.turns), runtime::handle()?);
+        let (queue, driver) = (Arc::clone(&self.queue), engine.clone());
         let reply = Box::new(move |added: Result<_>| {
             let item = added.map_or_else(Item::Failed, Item::Added);
-            inbox.put_in_turn(ticket, item, &turns);
+            inbox.put_in_turn(ticket, item, &turns, queue, driver);
         });
         if let Some(lane) = self.drive.lane(port) {
             let queue = self.on(lane);

@@ -6,6 +6,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio::runtime::Handle;
+use toromq_core::queue::Queue;
+
 use crate::port::Inbox;
 
 /// Those whose answer is there.
@@ -16,10 +19,13 @@ pub(crate) struct Turns {
 
 #[derive(Default)]
 struct Line {
-    waiting: VecDeque<Arc<Inbox>>,
+    waiting: VecDeque<Waiting>,
     /// Whether one was woken that has yet to wake the next one.
     moving: bool,
 }
+
+/// One of them, the queue it adds to, and what drives that where nobody else does.
+type Waiting = (Arc<Inbox>, Arc<Queue>, Handle);
 
 impl Turns {
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -27,9 +33,10 @@ impl Turns {
     }
 
     /// Lets the thread of `inbox` take its answer when its turn comes.
-    pub(crate) fn enter(self: &Arc<Self>, inbox: Arc<Inbox>) {
+    pub(crate) fn enter(self: &Arc<Self>, inbox: Arc<Inbox>, queue: Arc<Queue>, engine: Handle) {
+        queue.lies_ready();
         let mut line = self.line();
-        line.waiting.push_back(inbox);
+        line.waiting.push_back((inbox, queue, engine));
         if !std::mem::replace(&mut line.moving, true) {
             drop(line);
             self.next();
@@ -40,14 +47,17 @@ impl Turns {
     /// with that.
     pub(crate) fn next(self: &Arc<Self>) {
         loop {
-            let inbox = {
+            let (inbox, queue, engine) = {
                 let mut line = self.line();
-                let Some(inbox) = line.waiting.pop_front() else {
+                let Some(first) = line.waiting.pop_front() else {
                     line.moving = false;
                     return;
                 };
-                inbox
+                first
             };
+            if queue.is_taken() {
+                engine.spawn(queue.lead());
+            }
             // Its thread may be about to wait, or was interrupted: then it needs no waking, and will wake nobody.
             if inbox.release(self) {
                 return;

@@ -207,6 +207,21 @@ impl Queue {
         self.producer.submit_and_take(self.request(jobs, reply))
     }
 
+    /// Says that an answer lies ready, whose caller will take it when its turn comes.
+    pub fn lies_ready(&self) {
+        self.producer.desk().untaken += 1;
+    }
+
+    /// Says that its turn has come. Where this answers true nobody drives the producer: the caller must, by
+    /// [`Queue::lead`].
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        let mut desk = self.producer.desk();
+        desk.untaken -= 1;
+        // As long as there are others, one of them sees to it.
+        desk.untaken == 0 && self.producer.is_unled(&mut desk)
+    }
+
     fn request(&self, jobs: Vec<NewJob>, reply: Reply) -> Request {
         Request {
             jobs,
@@ -269,6 +284,8 @@ struct Desk {
     /// The calls that are under way: those of a bulk that takes several, and others.
     long: usize,
     short: usize,
+    /// How many answers lie ready for callers that take them one after the other.
+    untaken: usize,
     numbers: Numbers,
     /// The last event we know of.
     event: Seen,
@@ -333,13 +350,19 @@ impl Numbers {
 }
 
 impl Desk {
-    /// Whether the first of those who wait may go: as long as nothing else is under way, and later only with others. A
-    /// bulk that takes several calls waits for the bulk before it and for nobody else.
+    /// Whether the first of those who wait may go: with many others only, where a call is under way; and where many callers
+    /// have yet to take their answers, who are likely to come with more, with as many others as there are of those. They
+    /// come before it in any case, and small calls would lead to small ones. A bulk that takes several calls waits for the
+    /// bulk before it and for nobody else.
     fn may_go(&self) -> bool {
         match self.waiting.front() {
             None => false,
             Some(first) if first.jobs.len() > BATCH => self.long == 0,
-            Some(_) => self.short == 0 || (self.short < CALLS && self.jobs >= WORTH_A_CALL),
+            Some(_) if self.short == 0 => {
+                self.jobs >= WORTH_A_CALL.min(self.untaken)
+                    || self.jobs + self.untaken < WORTH_A_CALL
+            }
+            Some(_) => self.short < CALLS && self.jobs >= WORTH_A_CALL,
         }
     }
 
@@ -434,6 +457,7 @@ impl Producer {
             led: false,
             long: 0,
             short: 0,
+            untaken: 0,
             numbers: Numbers::default(),
             event: Seen {
                 id: String::new(),
@@ -718,6 +742,43 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_call_waits_for_as_many_as_have_yet_to_take_their_answers() {
+        let producer = Producer::new(QueueKeys::new("bull", "q"), String::new(), None);
+        let hand_in = || {
+            producer.submit_and_take(Request {
+                jobs: vec![NewJob::default()],
+                reply: Box::new(drop),
+                deadline: Instant::now(),
+            })
+        };
+        producer.desk().untaken = 12;
+        for _ in 1..8 {
+            // Too few for a call worth it to come of them: they wait for nobody.
+            assert!(hand_in().is_some());
+            producer.landed(false);
+        }
+        producer.desk().untaken = 30;
+        for _ in 1..WORTH_A_CALL {
+            assert!(hand_in().is_none());
+        }
+        assert_eq!(
+            hand_in().map(|batch| batch.requests.len()),
+            Some(WORTH_A_CALL)
+        );
+        producer.landed(false);
+        producer.desk().untaken = 25;
+        for _ in 0..10 {
+            assert!(hand_in().is_none());
+        }
+        producer.desk().untaken = 10;
+        assert!(producer.must_be_led());
+        assert_eq!(
+            producer.next_batch().map(|batch| batch.requests.len()),
+            Some(10)
+        );
+    }
 
     #[test]
     fn what_happened_while_a_producer_rested_is_from_before_it_sent_again() {
