@@ -22,7 +22,7 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 #[derive(Default)]
 pub(crate) struct Bell {
     condvar: Condvar,
-    /// Made by that thread before it waits for the first time.
+    /// Made by that thread before it first waits for its turn.
     pipe: OnceLock<Option<Pipe>>,
 }
 
@@ -50,11 +50,13 @@ impl Drop for Pipe {
 }
 
 impl Bell {
-    /// Waits as long as `is_pending` says so, which notes that the bell must be rung; with a limit for so long at most.
+    /// Waits as long as `is_pending` says so, which notes that the bell must be rung; with a limit for so long at most. A pipe
+    /// is made for who waits `in_turn` with others.
     pub(crate) fn wait<'a, T>(
         &self,
         mutex: &'a Mutex<T>,
         limit: Option<Duration>,
+        in_turn: bool,
         mut is_pending: impl FnMut(&mut T) -> bool,
     ) -> MutexGuard<'a, T> {
         let lock = || mutex.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +64,12 @@ impl Bell {
             let waited = self.condvar.wait_timeout_while(lock(), limit, is_pending);
             return waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let Some(pipe) = self.pipe.get_or_init(Pipe::open) else {
+        let pipe = if in_turn {
+            self.pipe.get_or_init(Pipe::open).as_ref()
+        } else {
+            self.pipe.get().and_then(Option::as_ref)
+        };
+        let Some(pipe) = pipe else {
             let waited = self.condvar.wait_while(lock(), is_pending);
             return waited.unwrap_or_else(PoisonError::into_inner);
         };

@@ -203,6 +203,8 @@ pub(crate) struct Inbox {
     signalled: AtomicBool,
     /// Whether its event loop is about to take what has arrived.
     draining: AtomicBool,
+    /// Whether its thread has waited for what others carry, and takes turns with them.
+    takes_turns: AtomicBool,
 }
 
 #[derive(Default)]
@@ -229,6 +231,11 @@ enum Signal {
 impl Inbox {
     fn items(&self) -> MutexGuard<'_, Items> {
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody else carries what its thread is about to wait for.
+    pub(crate) fn is_carried(&self) {
+        self.takes_turns.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn put(&self, ticket: u64, item: Item) {
@@ -368,6 +375,7 @@ impl Port {
             signal,
             signalled: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            takes_turns: AtomicBool::new(false),
         });
         let lane = if blocking {
             None
@@ -662,8 +670,9 @@ impl Port {
         // Mostly it is there: who was first to ask has brought it itself.
         let mut done = !inbox.items().arrived.is_empty();
         while !done {
+            let in_turn = inbox.takes_turns.load(Ordering::Relaxed);
             let (arrived, turns) = py.detach(|| {
-                let mut items = bell.wait(&inbox.items, *limit, |items| {
+                let mut items = bell.wait(&inbox.items, *limit, in_turn, |items| {
                     items.awaited = items.arrived.is_empty() && !items.ended;
                     items.awaited
                 });

@@ -99,6 +99,7 @@ impl NativeQueue {
                     }
                 });
             }
+            port.inbox.is_carried();
         } else if self.queue.submit(jobs, reply) {
             engine.spawn(self.queue.lead());
         }
