@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.peer import PEERS, Process
+from bench.peer import PEERS
 from bench.server import Bench, check
 
 CONCURRENCY = 100
@@ -272,19 +273,18 @@ def limited(bench: Bench, name: str, sizes: Sizes) -> Figures:
 
 def idle_worker(bench: Bench, name: str, sizes: Sizes) -> Figures:
     """A worker of a queue that nobody uses, in a process of its own: what it asks of the server and of the machine."""
-    place = bench.fresh()
-    process = Process(PEERS[name])
-    try:
-        process.ask("start", url=place["url"], queues=[place["queue"]], concurrency=CONCURRENCY)
+    # On a server of its own: workers of `bullmq` whose close() never returned were seen to ask the other one for more,
+    # twenty times a second.
+    with contextlib.closing(bench.alone(name)) as own:
+        worker = own.worker(name)
+        worker.ask("start", url=own.url, queues=[own.name()], concurrency=CONCURRENCY)
         time.sleep(_SETTLE_S * 3)
-        meter, cpu, begun = bench.meter(), _cpu_of(process.pid), time.monotonic()
+        meter, cpu, begun = own.meter(), _cpu_of(worker.pid), time.monotonic()
         time.sleep(sizes.idle_s)
         # One job, so that what is read is what was done.
-        spent, cpu, seconds = meter.read(1), _cpu_of(process.pid) - cpu, time.monotonic() - begun
-        memory = _pss(process.pid)
-        process.ask("stop")
-    finally:
-        process.close()
+        spent, cpu, seconds = meter.read(1), _cpu_of(worker.pid) - cpu, time.monotonic() - begun
+        memory = _pss(worker.pid)
+        worker.ask("stop")
     return {"commands": spent["commands"] / seconds, "CPU": cpu / seconds * 100, "PSS": memory / 2**20}
 
 

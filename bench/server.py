@@ -26,6 +26,7 @@ class Bench:
 
     def __init__(self, names: list[str], aof: bool, latency: float = 0) -> None:
         self.aof = aof
+        self.latency = latency
         self.names = names
         # A rewrite of the file in the middle would fall on whoever is measured then; `fresh` does it in between.
         extra = ["--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0"]
@@ -46,6 +47,10 @@ class Bench:
         if self.delay:
             self.delay.close()
         self.box.close()
+
+    def alone(self, name: str) -> Bench:
+        """Another one for a single peer, on a server that nobody else uses; to be closed."""
+        return Bench([name], self.aof, self.latency)
 
     def producer(self, name: str) -> Process:
         """The process of a peer that adds."""
