@@ -62,10 +62,14 @@ local worker_name, limiter_max, limiter_duration, points = ARGV[6], ARGV[7], ARG
 -- @include "includes/fetch_jobs"
 
 local now = tonumber(now_text)
+local standard = nil
 if string.sub(now_text, 1, 1) == '+' then
-  -- Most waits of an idle worker bring nothing, and one call tells that.
-  if redis.call('EXISTS', wait, prioritized, pc, delayed, limiter) == 0 then
-    return { {}, { {}, 0, 0, {}, 0 }, 0, 0 }
+  -- What an idle worker waited for is mostly a standard job, or nothing: two calls tell that.
+  if redis.call('EXISTS', prioritized, pc, delayed, limiter) == 0 then
+    standard = redis.call('LRANGE', wait, -want, -1)
+    if #standard == 0 then
+      return { {}, { {}, 0, 0, {}, 0 }, 0, 0 }
+    end
   end
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(string.sub(now_text, 2))
@@ -78,7 +82,8 @@ local count = #given / GROUP
 
 local function fetch(is_look)
   return fetch_jobs(q, now, want, { token = token, lock_duration = lock_duration, worker_name = worker_name,
-    limiter_max = tonumber(limiter_max), limiter_duration = tonumber(limiter_duration), is_look = is_look })
+    limiter_max = tonumber(limiter_max), limiter_duration = tonumber(limiter_duration), is_look = is_look,
+    standard = standard })
 end
 
 if count == 0 then

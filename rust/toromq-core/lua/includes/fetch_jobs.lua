@@ -5,8 +5,9 @@
 --[[
   fetch_jobs: up to `want` jobs become active for one worker.
 
-  `claim` has token, lock_duration, worker_name, limiter_max and limiter_duration (the last two optional), and is_look:
-  whether nothing else was done in this call.
+  `claim` has token, lock_duration, worker_name, limiter_max and limiter_duration (the last two optional), is_look:
+  whether nothing else was done in this call, and standard: where it was seen that no job is delayed or has a priority, the
+  ids that take_waiting would read.
   Returns { jobs, rate limit ms, next due ms, quarantined, blocked }: jobs packed in one or more pieces, as lists of id,
   attempts started and flat hash as it was before, for each job, where large values are false and stand in a list of their
   own behind the pieces; the time until the rate limit ends that allows no more
@@ -22,13 +23,18 @@ local function fetch_jobs(q, now, want, claim)
     blocked = blocked or free <= 0
     want = math.min(want, free)
   end
-  local first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')
-  if first[2] and tonumber(first[2]) < (now + 1) * 4096 then
-    -- @include "includes/promote_due"
-    promote_due(q, now, blocked)
-    first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')
+  -- One call tells what is nearly always true: that jobs wait nowhere else.
+  local is_plain = claim.standard or redis.call('EXISTS', q.delayed, q.prioritized, q.pc) == 0
+  local due = 0
+  if not is_plain then
+    local first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')
+    if first[2] and tonumber(first[2]) < (now + 1) * 4096 then
+      -- @include "includes/promote_due"
+      promote_due(q, now, blocked)
+      first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')
+    end
+    due = first[2] and math.floor(tonumber(first[2]) / 4096) or 0
   end
-  local due = first[2] and math.floor(tonumber(first[2]) / 4096) or 0
 
   local max_jobs = tonumber(settings[4]) or claim.limiter_max
   local duration = claim.limiter_duration or tonumber(settings[5])
@@ -50,10 +56,6 @@ local function fetch_jobs(q, now, want, claim)
     end
   else
     max_jobs = nil
-    -- Most looks of an idle worker find nothing, and one call tells that.
-    if claim.is_look and redis.call('EXISTS', q.wait, q.prioritized, q.pc) == 0 then
-      return { {}, 0, due, {}, blocked and 1 or 0 }
-    end
   end
 
   -- One string that Lua's library packs costs Redis half of what a reply of as many parts does: 2 us a job. What is large
@@ -64,16 +66,11 @@ local function fetch_jobs(q, now, want, claim)
   local quarantined = {}
   local limited = 0
   if not blocked then
-    if claim.is_look then
-      -- Fail before anything is taken where one of them is something else; what is taken must stand somewhere.
-      redis.call('LLEN', q.active)
-      redis.call('XLEN', q.events)
-    end
     local now_text = integer_text(now)
     local counted = 0
     while taken < want and counted < allowed do
       local asked = math.min(want - taken, allowed - counted)
-      local ids = take_waiting(q, asked)
+      local ids = take_waiting(q, asked, is_plain, claim)
       for _, id in ipairs(ids) do
         -- Before markers had a key of their own they stood among the waiting ids, beginning with "0:".
         if string.sub(id, 1, 2) ~= '0:' or redis.call('EXISTS', q.base .. id) == 1 then
