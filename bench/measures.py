@@ -255,20 +255,24 @@ def delayed(bench: Bench, name: str, sizes: Sizes) -> Figures:
 
 
 def limited(bench: Bench, name: str, sizes: Sizes) -> Figures:
-    """A worker that may begin so many jobs a second: what it begins, in per cent of that."""
+    """A worker that may begin so many jobs a second: what it begins, in per cent of that, and what that costs."""
     place, jobs = bench.fresh(), sizes.limit * sizes.windows
     added = bench.producer(name).ask("add", jobs=jobs, size=_bulk(name, jobs), **place)["ids"]
+    meter = bench.meter()
     bench.worker(name).ask(
         "start", url=place["url"], queues=[place["queue"]], concurrency=CONCURRENCY, limit=[sizes.limit, 1_000]
     )
     bench.completion(name, len(added), place["queue"])
+    spent = meter.read(len(added))
     began = bench.worker(name).ask("stop")
     check(Counter(began["ids"]) == _times(added), f"{name}: a job did not run exactly once")
     _check_left(bench, name, [place["queue"]], len(added))
     # The first job after the last whole window began when that one ended.
     times = sorted(began["times"])
     seconds = times[jobs] - times[0]
-    return {"allowed": jobs / seconds / sizes.limit * 100, "jobs": jobs, "seconds": seconds}
+    # All keep to the same rate; what they differ in is the cost.
+    process_us = began["cpu"] / len(added) * 1e6
+    return {"allowed": jobs / seconds / sizes.limit * 100, "jobs": jobs, "process_us": process_us, **spent}
 
 
 def idle_worker(bench: Bench, name: str, sizes: Sizes) -> Figures:
