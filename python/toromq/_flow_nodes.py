@@ -112,6 +112,13 @@ class _Given:
     children: list[_Given] = field(default_factory=list[Any])
     packed: tuple[Any, ...] = ()
     span: Span | None = None
+    _as_parent: dict[str, str] | None = None
+
+    def as_parent(self) -> dict[str, str]:
+        """The option `parent` of its children, made once for all of them."""
+        if self._as_parent is None:
+            self._as_parent = {"id": self.job_id, "queue": f"{self.prefix}:{self.node.queue_name}"}
+        return self._as_parent
 
 
 class PackedFlows:
@@ -161,16 +168,17 @@ class PackedFlows:
         waiting = [root]
         while waiting:
             given = waiting.pop()
-            dot = f"{given.place}." if given.place else ""
-            children = enumerate(given.node.children)
-            given.children = [self._given(child, f"{dot}children[{n}]", given) for n, child in children]
-            waiting += reversed(given.children)
+            if given.node.children:
+                dot = f"{given.place}." if given.place else ""
+                children = enumerate(given.node.children)
+                given.children = [self._given(child, f"{dot}children[{n}]", given) for n, child in children]
+                waiting += reversed(given.children)
         return root
 
     def _given(self, source: Any, place: str, parent: _Given | None) -> _Given:
         dot = f"{place}." if place else ""
         node = source
-        if is_mapping(node):
+        if not isinstance(node, FlowJob) and is_mapping(node):
             refuse_unknown(node, frozenset(_OWN), f"{place or 'flow'}: a FlowJob")
             missing = [name for name in ("name", "queue_name") if name not in node]
             if missing:
@@ -221,8 +229,7 @@ class PackedFlows:
         if given.parent is not None:
             if options.get("parent") is not None:
                 raise ConfigurationError(f"{dot}parent: its parent is the job above it")
-            above = given.parent
-            options["parent"] = {"id": above.job_id, "queue": f"{above.prefix}:{above.node.queue_name}"}
+            options["parent"] = given.parent.as_parent()
         if self._spans is not None:
             above_it = None if given.parent is None else given.parent.span
             given.span = self._spans.begin(node.queue_name, str(node.name), given.job_id, above_it)
@@ -251,6 +258,9 @@ def _walk(root: _Given) -> Iterator[_Given]:
 
 
 def _check_parts(children: Any, opts: Any, dot: str) -> None:
+    # Most are this; to ask whether something is iterable takes as long as all else that is done with a child.
+    if type(children) is list and type(opts) is dict:
+        return
     if children is not None and (not isinstance(children, Iterable) or isinstance(children, str | bytes | Mapping)):
         raise ConfigurationError(f"{dot}children: got {children!r}; allowed is a list of FlowJobs")
     if opts is not None and not is_mapping(opts):
