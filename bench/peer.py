@@ -83,7 +83,7 @@ PEERS = {
     "ceiling": Peer(
         "our ceiling",
         lambda: [install.rust_program("ceiling")],
-        rows=frozenset({"add", "add_50", "bulk", "drain_async", "drain_1"}),
+        rows=frozenset({"add", "add_50", "bulk", "drain_async", "drain_1", "idle"}),
         ours=True,
     ),
     "node": Peer(

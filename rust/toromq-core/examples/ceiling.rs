@@ -61,6 +61,7 @@ async fn add(request: &Value) -> Result<Value, Failure> {
     let (settings, name) = (connection(request)?, text(&request["queue"])?);
     let number = |field: &str, otherwise| request[field].as_u64().unwrap_or(otherwise);
     let (jobs, at_once, size) = (number("jobs", 0), number("at_once", 1), number("size", 1));
+    let every = request["every"].as_f64();
     let link = Arc::new(Link::new(&settings));
     let queue = Arc::new(Queue::new(
         link,
@@ -70,6 +71,9 @@ async fn add(request: &Value) -> Result<Value, Failure> {
     ));
     // Untimed: it connects.
     let mut ids = add_some(&queue, 1).await?;
+    if let Some(every) = every {
+        return add_every(&queue, jobs, Duration::from_secs_f64(every), ids).await;
+    }
     let (cpu, begun) = (cpu_seconds(), monotonic());
     let adders: Vec<_> = (0..at_once)
         .map(|_| {
@@ -88,6 +92,24 @@ async fn add(request: &Value) -> Result<Value, Failure> {
     }
     let (seconds, cpu) = (monotonic() - begun, cpu_seconds() - cpu);
     Ok(json!({"seconds": seconds, "cpu": cpu, "ids": ids, "times": []}))
+}
+
+/// Adds jobs at fixed times, and notes when each call was made.
+async fn add_every(
+    queue: &Queue,
+    jobs: u64,
+    every: Duration,
+    mut ids: Vec<String>,
+) -> Result<Value, Failure> {
+    let mut due = tokio::time::interval(every);
+    due.tick().await;
+    let mut times = Vec::new();
+    for _ in 0..jobs {
+        due.tick().await;
+        times.push(monotonic());
+        ids.extend(add_some(queue, 1).await?);
+    }
+    Ok(json!({"seconds": 0, "cpu": 0, "ids": ids, "times": times}))
 }
 
 async fn add_some(queue: &Queue, count: u64) -> Result<Vec<String>, Failure> {
