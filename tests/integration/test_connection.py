@@ -23,6 +23,7 @@ import redis
 
 import toromq
 from tests.support.eventually import aeventually, eventually
+from tests.support.lossy import LossyProxy
 from tests.support.redisbox import RedisBox, free_port
 from toromq import Connection, server, sync
 from toromq.errors import ConfigurationError, RedisConnectionError, ToroError
@@ -767,6 +768,29 @@ async def test_a_write_whose_answer_never_came_is_told_as_unknown_and_not_repeat
         own_box.unpause()
     await aeventually(lambda: client.llen(f"bull:q:{job.id}:logs") == 2)
     assert (await done(queue.get_job_logs(job.id))) == (["first", "line"], 2)
+
+
+@pytest.mark.parametrize("word", ["SETINFO", "KILL", "SETNAME"])
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_a_waiting_connection_that_falls_silent_as_it_is_made_is_made_again(
+    own_box: RedisBox, in_threads: bool, word: str
+) -> None:
+    ran = threading.Event()
+
+    async def coroutine(_: Any) -> None:
+        ran.set()
+
+    processor: Any = (lambda _: ran.set()) if in_threads else coroutine
+    async with LossyProxy(own_box.url) as proxy:
+        proxy.lose_answer_to(word, cut=False)
+        connection = Connection(proxy.url, connect_timeout=PATIENCE)
+        # It looks by itself only after the test has failed.
+        worker: toromq.Worker[Any, Any] = toromq.Worker("q", processor, connection=connection, drain_delay=600)
+        async with worker, toromq.Queue("q", connection=own_box.url) as queue:
+            await worker.wait_until_ready()
+            await aeventually(lambda: proxy.lost)
+            await queue.add("n")
+            await aeventually(ran.is_set)
 
 
 async def test_an_add_waits_for_a_server_that_comes_back_in_time(own_box: RedisBox) -> None:

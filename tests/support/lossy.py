@@ -47,10 +47,10 @@ class LossyProxy:
         with self._guard:
             self._doomed += [(sha1.encode(), "reply" if cut else "silence")] * times
 
-    def lose_answer_to(self, word: str) -> None:
-        """Loses the reply to the next request with this word in it, and the connection with it."""
+    def lose_answer_to(self, word: str, *, cut: bool = True) -> None:
+        """Loses the reply to the next request with this word in it: cuts the connection, or lets it wait for ever."""
         with self._guard:
-            self._doomed.append((word.encode(), "reply"))
+            self._doomed.append((word.encode(), "reply" if cut else "silence"))
 
     @contextlib.contextmanager
     def losing(self, what: Literal["request", "reply"]) -> Iterator[None]:

@@ -233,6 +233,13 @@ impl Lane {
         self.inner.closed.load(Ordering::Relaxed)
     }
 
+    /// Whether it has ended, and its loop has nothing left to do for sockets. They end a moment after the lane has.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let sockets = locked(&self.inner.sockets);
+        self.is_closed() && sockets.open.is_empty() && !sockets.has_changes()
+    }
+
     /// Where it sleeps and connects.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.inner.runtime
@@ -371,8 +378,7 @@ impl Lane {
     /// Whether the loop has anything to do for sockets.
     #[must_use]
     pub fn has_changes(&self) -> bool {
-        let sockets = locked(&self.inner.sockets);
-        !(sockets.changes.is_empty() && sockets.parting.is_empty())
+        locked(&self.inner.sockets).has_changes()
     }
 
     /// What the loop has to do for sockets, in this order. Those it is to forget are closed at the next call.
@@ -444,6 +450,10 @@ impl Lane {
 }
 
 impl Sockets {
+    fn has_changes(&self) -> bool {
+        !(self.changes.is_empty() && self.parting.is_empty())
+    }
+
     fn change(&mut self, fd: RawFd, watch: Watch) {
         if !self.unwatched {
             self.changes.push_back((fd, watch));

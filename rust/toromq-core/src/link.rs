@@ -332,9 +332,18 @@ impl Link {
         if let Some(name) = &self.client_name {
             // Some managed servers refuse this; the name only serves those who list clients.
             let _expecting = self.expect_reply();
-            let _ = connection
-                .send_packed_command(redis::cmd("CLIENT").arg("SETNAME").arg(name))
-                .await;
+            let mut naming = redis::cmd("CLIENT");
+            naming.arg("SETNAME").arg(name);
+            let named = connection.send_packed_command(&naming);
+            if tokio::time::timeout(self.connect_timeout(), named)
+                .await
+                .is_err()
+            {
+                // Whoever blocks on a connection sets its own deadline, but only for what it sends itself.
+                let error = self.unreachable(&io::Error::from(io::ErrorKind::TimedOut).into());
+                current.failed = Some((Instant::now(), error.clone()));
+                return Err(error);
+            }
         }
         current.connection = Some(connection.clone());
         if current.number > 0 {

@@ -335,7 +335,7 @@ impl Port {
         let inbox = Arc::clone(&self.inbox);
         let lane = Lane::shared(runtime::handle()?, move || inbox.wake());
         let mut waits = self.waits();
-        waits.retain(|lane| !lane.is_closed() || lane.has_changes());
+        waits.retain(|lane| !lane.is_over());
         waits.push(lane.clone());
         Ok(lane)
     }
@@ -487,12 +487,8 @@ impl Port {
         let changes = self.lane().map(Lane::changes).unwrap_or_default();
         let mut changes: Vec<_> = changes.into_iter().map(named("read")).collect();
         self.waits().retain(|lane| {
-            // Looked at before: what it has changed at its end is there then.
-            let is_over = lane.is_closed();
-            let of_lane = lane.changes();
-            let is_kept = !(is_over && of_lane.is_empty());
-            changes.extend(of_lane.into_iter().map(named("wait")));
-            is_kept
+            changes.extend(lane.changes().into_iter().map(named("wait")));
+            !lane.is_over()
         });
         changes
     }

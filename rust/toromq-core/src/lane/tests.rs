@@ -118,6 +118,46 @@ fn a_socket_is_kept_until_the_loop_has_forgotten_it() {
     assert!(!lane.has_changes());
 }
 
+/// Tells whether its lane is closed, and whether that is over, in the moment before its socket goes.
+struct Last {
+    lane: Lane,
+    tell: mpsc::Sender<(bool, bool)>,
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        let _ = self.tell.send((self.lane.is_closed(), self.lane.is_over()));
+    }
+}
+
+#[test]
+fn a_lane_is_not_over_while_the_loop_has_a_socket_to_forget() {
+    let runtime = runtime();
+    let lane = Lane::shared(runtime.handle().clone(), || ());
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    let stream = lane.adopt(Stream::Unix(theirs)).unwrap();
+    let fd = watched(&lane);
+    let (tell, told) = mpsc::channel();
+    let last = Last {
+        lane: lane.clone(),
+        tell,
+    };
+    // They go in this order.
+    let held = (last, stream);
+    lane.spawn_driver(async move {
+        let _held = held;
+        std::future::pending().await
+    });
+    runtime
+        .block_on(runtime.spawn(lane.clone().host(NEVER, async {})))
+        .unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok((true, false)));
+    assert_eq!(lane.changes(), [(fd, Watch::Nothing)]);
+    assert!(!lane.is_over());
+    assert_eq!(lane.changes(), []);
+    assert!(lane.is_over());
+}
+
 #[test]
 fn without_a_loop_sockets_are_closed_at_once() {
     let runtime = runtime();
