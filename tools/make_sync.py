@@ -20,7 +20,9 @@ FILES = (
 NOTICE = "# Made from ../{name} by tools/make_sync.py; change that one.\n"
 RULES = (
     (r"(?m)^( *)async (def|with|for)\b", r"\1\2"),
-    (r"((?:>>>|\.\.\.) +|`)async (def|with|for)\b", r"\1\2"),
+    (r"((?:>>>|\.\.\.) +)async (def|with|for)\b", r"\1\2"),
+    # Not `async def`: what is said of coroutine functions is said of them in both faces.
+    (r"`async (with|for)\b", r"`\1"),
     (r"\bawait ", ""),
     (r"asyncio\.wait_for\((.*)\.wait\(\), (.*)\)", r"\1.wait(\2)"),
     (r"asyncio\.shield\(self\._reading\)", "self._catch_up()"),

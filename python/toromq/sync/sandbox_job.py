@@ -15,7 +15,7 @@ from toromq.options import DependenciesCount, JobState, moment, text
 class SandboxJob(JobFields[DataT, ResultT]):
     """The job that a processor in a child process gets: it says what every job says, and asks the worker for the rest.
 
-    An `def` processor gets a `toromq.SandboxJob`, a plain `def` a `toromq.sync.SandboxJob`, whose methods block.
+    An `async def` processor gets a `toromq.SandboxJob`, a plain `def` a `toromq.sync.SandboxJob`, whose methods block.
     They raise what the same method of a Job raises, and ToroError once the job has ended.
     """
 

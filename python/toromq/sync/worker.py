@@ -35,7 +35,7 @@ class Worker(ByHand[DataT, ResultT], Listeners):
     Args:
         queue_name: the queue.
         processor: takes the job, returns what is JSON. A plain `def` runs in threads; its job is a `toromq.sync.Job`,
-            whose methods block. An `def`, for `toromq.Worker` only, runs on the event loop. A text
+            whose methods block. An `async def`, for `toromq.Worker` only, runs on the event loop. A text
             'package.module:function', 'path/to/file.py' (its function `process`) or 'path/to/file.py:function' names a
             function of either kind that runs in child processes, at most `concurrency` of them, whatever it does to
             them; its job is a `SandboxJob`. Without a processor, jobs are fetched by hand, or run by what
