@@ -422,7 +422,7 @@ class TestReplica:
         crew = Crew()
         queue: Queue[Any, Any] = Queue("jobs", connection=Connection(box.url, command_timeout=200), prefix=_PREFIX)
         async with crew.worker(box.url):
-            with pytest.raises(ToroError, match="read only replica"):
+            with pytest.raises(ToroError, match=r"read only replica.*connect to the master"):
                 await queue.add("n")
             await aeventually(lambda: any("read only replica" in str(error) for error in crew.errors))
             client.replicaof("NO", "ONE")
@@ -451,6 +451,38 @@ class TestReplica:
                 await adding
         finally:
             adding.cancel()
+
+
+class TestRefusals:
+    """What nothing but somebody's hand can mend is told with what helps."""
+
+    @pytest.mark.parametrize(
+        ("setting", "mend"),
+        [
+            ("-evalsha -eval", r"no permissions to run .*let the connection's user do that"),
+            ("-lpush", r"no permissions to run .*let the connection's user do that"),
+            ("resetkeys ~other:*", r"[Nn]o permissions to access .*let the connection's user do that"),
+        ],
+        ids=["scripts", "a command of a script", "the keys"],
+    )
+    async def test_a_user_without_a_permission(self, box: RedisBox, setting: str, mend: str) -> None:
+        client = box.client()
+        client.execute_command("ACL", "SETUSER", "poor", "on", ">pass", "~*", "&*", "+@all", *setting.split())
+        url = box.url.replace("redis://", "redis://poor:pass@")
+        async with Queue[Any, Any]("jobs", connection=url, prefix=_PREFIX) as queue:
+            with pytest.raises(ToroError, match=mend):
+                await queue.add("n")
+            client.execute_command("ACL", "SETUSER", "poor", "~*", "+@all")
+            assert (await queue.add("n")).id
+
+    async def test_a_key_that_somebody_else_has_written(self, box: RedisBox) -> None:
+        client = box.client()
+        client.set(f"{_PREFIX}:jobs:wait", "not ours")
+        async with Queue[Any, Any]("jobs", connection=box.url, prefix=_PREFIX) as queue:
+            with pytest.raises(ToroError, match=r"WRONGTYPE.*something else has written.*another prefix"):
+                await queue.add("n")
+            client.delete(f"{_PREFIX}:jobs:wait")
+            assert (await queue.add("n")).id
 
 
 class TestFullServer:

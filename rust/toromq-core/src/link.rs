@@ -45,10 +45,21 @@ const CURES: &[(&str, &str)] = &[
         "OOM",
         "give the server more memory, or let it keep fewer finished jobs (remove_on_complete, remove_on_fail)",
     ),
-    ("READONLY", "this is a replica; connect to the master"),
+    (
+        "read only replica",
+        "this is a replica; connect to the master",
+    ),
     (
         "MISCONF",
         "the server can't write to its disk; its log says why",
+    ),
+    (
+        "permissions to",
+        "let the connection's user do that, or connect as another one",
+    ),
+    (
+        "WRONGTYPE",
+        "something else has written a key of the queue; delete that, or use another prefix",
     ),
 ];
 
