@@ -161,6 +161,41 @@ class TestExit:
             assert (process.returncode, errors) == (0, "")
             assert _ids(box.client(), prefix, "wait") == {output.strip()}
 
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            "queue.add('late')",
+            "queue.get_job_counts()",
+            "sync.FlowProducer(connection=URL).add(toromq.FlowJob('late', queue_name='jobs'))",
+            "asyncio.run(toromq.Queue('jobs', connection=URL, prefix=PREFIX).add('late'))",
+            "sync.Worker('jobs', print, connection=URL, prefix=PREFIX).run()",
+        ],
+    )
+    def test_what_uses_it_when_it_has_ended_is_told_and_does_not_hold_the_process(
+        self, redisbox: RedisBox, redis: redis_package.Redis, prefix: str, ask: str
+    ) -> None:
+        # The first to be registered is the last to be called.
+        program = """
+import asyncio, atexit, sys
+URL, PREFIX = sys.argv[1:]
+def at_exit():
+    try:
+        ASK
+    except toromq.ToroError as error:
+        print(error)
+    queue.close()
+atexit.register(at_exit)
+import toromq
+from toromq import sync
+queue = sync.Queue("jobs", connection=URL, prefix=PREFIX)
+queue.add("early", job_id="early")
+"""
+        command = [sys.executable, "-W", "default", "-c", program.replace("ASK", ask), redisbox.url, prefix]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "import toromq before you register with atexit" in done.stdout
+        assert _ids(redis, prefix, "wait") == {"early"}
+
     @pytest.mark.parametrize("end", ["away", "sync_away"])
     def test_without_redis_an_add_fails_and_names_the_place_and_the_mend(self, end: str) -> None:
         with RedisBox() as box:

@@ -100,6 +100,7 @@ impl Drive {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        runtime::refuse_at_end()?;
         if let Some(lane) = self.lane(port) {
             lane.start(make(self.link_on(lane)));
             return Ok(());

@@ -5,20 +5,25 @@ use std::{
     ops::{Deref, DerefMut},
     process,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::errors::ToroError;
+
 // Never locked while the interpreter is let go, so a fork can't catch another thread holding it.
 static CURRENT: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
 // What must end before the interpreter does, each with the process it belongs to.
 static ENDINGS: Mutex<Vec<(u32, Weak<dyn End>)>> = Mutex::new(Vec::new());
 static FINALISING: AtomicBool = AtomicBool::new(false);
+// The thread that has ended the engine, and goes on with what else is to be done at the program's end.
+static ENDED_BY: OnceLock<ThreadId> = OnceLock::new();
 // How many threads are about something that needs the runtime.
 static USERS: AtomicUsize = AtomicUsize::new(0);
 // How long the interpreter's exit waits for workers to write what has ended.
@@ -57,6 +62,17 @@ pub(crate) fn stay() -> ! {
 /// Whether the interpreter is about to go.
 pub(crate) fn is_finalising() -> bool {
     FINALISING.load(Ordering::Relaxed)
+}
+
+/// Refuses what is asked for by the thread that has ended the engine: it would wait for an answer for ever, and the program
+/// with it.
+pub(crate) fn refuse_at_end() -> PyResult<()> {
+    if is_finalising() && ENDED_BY.get() == Some(&thread::current().id()) {
+        return Err(ToroError::new_err(
+            "the program ends, and toromq has ended already; import toromq before you register with atexit what uses it",
+        ));
+    }
+    Ok(())
 }
 
 /// As long as this is kept, the runtime stays.
@@ -122,6 +138,7 @@ impl<T> Drop for OfProcess<T> {
 }
 
 pub(crate) fn handle() -> PyResult<Handle> {
+    refuse_at_end()?;
     let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
     match current.take() {
         Some((pid, runtime)) if pid == process::id() => {
@@ -157,6 +174,7 @@ pub(crate) fn shutdown(py: Python<'_>) {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
+    let _ = ENDED_BY.set(thread::current().id());
     FINALISING.store(true, Ordering::SeqCst);
     let current = CURRENT
         .lock()
