@@ -166,20 +166,28 @@ def port() -> Port:
 class BlockingPort:
     """Where the engine's answers reach one thread that has nothing else to do."""
 
-    def __init__(self) -> None:
-        """For the calling thread."""
-        self._port = make(_native.Port, True, threading.current_thread() is threading.main_thread())
+    def __init__(self, within: bool = False) -> None:
+        """For the calling thread; `within` the call of another one."""
+        self._port = make(_native.Port, True, threading.current_thread() is threading.main_thread(), True, within)
+        self._calls = False
 
     def call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
         """Start an operation of the engine and wait for its answer, without the interpreter's lock."""
-        ticket = next(_tickets)
-        started = operation(self._port, ticket, *arguments)
+        if self._calls:
+            # In a signal's handler, or a finaliser: what it waits for must not depend on the call that it holds up, nor
+            # may it take the answer to that.
+            return BlockingPort(within=True).call(operation, *arguments)
+        self._calls, started = True, None
         try:
+            ticket = next(_tickets)
+            started = operation(self._port, ticket, *arguments)
             return self._port.answer(ticket)
         except BaseException:
             if started is not None:
                 started.cancel()
             raise
+        finally:
+            self._calls = False
 
     def attach(self, receiver: Callable[[Any], None], start: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
         """The same for a thread of its own, which `receiver` is called in."""

@@ -5,6 +5,7 @@ waits for its own. What that must not change: nothing is lost, done twice or stu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -20,7 +21,7 @@ from tests.support.redisbox import RedisBox
 from toromq import Connection, Queue, RedisConnectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import redis as redispy
 
@@ -279,3 +280,69 @@ def test_ctrl_c_ends_a_blocking_call_and_not_what_it_began(box: RedisBox, prefix
             interrupt.join()
         eventually(lambda: queue.get_job_counts("waiting")["waiting"] == 2)
         assert queue.add("job", 2).id
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    """Gives what sends this process a signal, at which its main thread calls `handler`."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: handler())
+    try:
+        yield lambda: os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("others", [0, 5])
+def test_a_signals_handler_adds_while_its_thread_waits(box: RedisBox, prefix: str, others: int) -> None:
+    """Both calls get their own answer: the one that was interrupted is not in the other's way, nor loses what it waits
+    for to it, whether its thread carries it or another one does."""
+    with toromq.sync.Queue[Any, Any]("q", connection=box.url, prefix=prefix) as queue:
+        queue.add("job")
+        added: list[str] = []
+        began = threading.Event()
+
+        def handle() -> None:
+            began.set()
+            added.append(queue.add("job").id)
+
+        threads = [threading.Thread(target=lambda: added.append(queue.add("job").id)) for _ in range(others)]
+
+        def go_on() -> None:
+            time.sleep(0.2)
+            interrupt()
+            began.wait()
+            os.kill(box.pid, signal.SIGCONT)
+
+        with _handled(handle) as interrupt:
+            os.kill(box.pid, signal.SIGSTOP)
+            for thread in threads:
+                thread.start()
+            threads.append(threading.Thread(target=go_on))
+            threads[-1].start()
+            added.append(queue.add("job").id)
+            for thread in threads:
+                thread.join()
+        assert len(set(added)) == len(added) == others + 2
+        assert queue.get_job_counts("waiting") == {"waiting": others + 3}
+
+
+def test_a_signals_handler_adds_at_any_moment(redisbox: RedisBox, prefix: str, redis: redispy.Redis) -> None:
+    """Right before a call, within it, and before it has looked at its answer."""
+    with toromq.sync.Queue[Any, Any]("q", connection=redisbox.url, prefix=prefix) as queue:
+        added: list[str] = []
+        handled: list[str] = []
+
+        def interrupt_again_and_again() -> None:
+            for count in range(50):
+                interrupt()
+                # One at a time: handlers within handlers are not what this is about.
+                eventually(lambda count=count: len(handled) > count)
+
+        with _handled(lambda: handled.append(queue.add("job").id)) as interrupt:
+            thread = threading.Thread(target=interrupt_again_and_again)
+            thread.start()
+            while thread.is_alive():
+                added.append(queue.add("job").id)
+            thread.join()
+        assert len(handled) == 50
+        assert len({*added, *handled}) == len(added) + 50 == redis.llen(f"{prefix}:q:wait")

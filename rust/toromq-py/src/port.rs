@@ -315,6 +315,8 @@ pub(crate) struct Port {
     arriving: Mutex<VecDeque<(u64, Item)>>,
     /// Those that it shares with the engine. Locked only while the interpreter is held, so a fork can't catch it.
     waits: OfProcess<Mutex<Vec<Lane>>>,
+    /// Whether its thread has to go on with another call later.
+    is_within: bool,
 }
 
 impl Port {
@@ -328,6 +330,11 @@ impl Port {
 
     fn waits(&self) -> MutexGuard<'_, Vec<Lane>> {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether who asks here is in the middle of another call, which goes on afterwards.
+    pub(crate) fn is_within(&self) -> bool {
+        self.is_within
     }
 
     /// A lane for the wait of one worker, which the event loop is to watch.
@@ -357,9 +364,9 @@ impl Drop for Port {
 impl Port {
     /// For an event loop, which watches `fileno`; or, with `blocking`, for a thread that calls `wait` or `answer`.
     #[new]
-    /// `of_caller` says that it is the calling thread which does.
-    #[pyo3(signature = (blocking = false, handles_signals = true, of_caller = true))]
-    fn new(blocking: bool, handles_signals: bool, of_caller: bool) -> PyResult<Self> {
+    /// `of_caller` says that it is the calling thread which does, `within` that it does so in the middle of another call.
+    #[pyo3(signature = (blocking = false, handles_signals = true, of_caller = true, within = false))]
+    fn new(blocking: bool, handles_signals: bool, of_caller: bool, within: bool) -> PyResult<Self> {
         let (signal, woken) = if blocking {
             let limit = handles_signals.then_some(SIGNALS);
             let thread = of_caller.then(|| thread::current().id());
@@ -391,6 +398,7 @@ impl Port {
             addressees: OfProcess::new(Arc::default()),
             arriving: Mutex::default(),
             waits: OfProcess::new(Mutex::default()),
+            is_within: within,
         })
     }
 

@@ -89,10 +89,15 @@ impl NativeQueue {
                 }
             });
         } else if port.is_blocking() {
-            if let Some(batch) = self.queue.submit_and_take(jobs, reply) {
+            let queue = if port.is_within() {
+                // The call that others wait for may be the one that this thread goes on with later.
+                Arc::new(self.queue.apart(Arc::clone(&self.drive.link)))
+            } else {
+                Arc::clone(&self.queue)
+            };
+            if let Some(batch) = queue.submit_and_take(jobs, reply) {
                 // The thread that makes a call worth it takes that to Redis itself. What nobody carries then goes on
                 // without it.
-                let queue = Arc::clone(&self.queue);
                 return self.drive.start(py, port, move |link| async move {
                     if queue.carry(link, batch).await {
                         engine.spawn(queue.lead());
