@@ -204,7 +204,7 @@ ROWS = {
     ),
     "first_add": Row(
         "new process",
-        "from the start of the import until it is done, and until one job is added",
+        "from the start of the import of Queue until it is done, and until one job is added",
         first_add,
         {"import": "ms", "first add": "ms"},
         main=False,

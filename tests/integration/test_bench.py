@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
 import sys
 import xml.etree.ElementTree
 from collections.abc import Iterator
@@ -134,6 +135,21 @@ def test_a_job_that_ran_before_an_older_one_ends_the_benchmark(bench: Bench, mon
     monkeypatch.setattr(worker, "ask", backwards)
     with pytest.raises(SystemExit, match="was not the first to run"):
         ROWS["drain_1"].measure(bench, "toromq", _TINY)
+
+
+def test_an_import_is_over_when_the_class_is_there(bench: Bench) -> None:
+    # At each look at the clock: the start, the end of the import, the end of the add.
+    program = """
+import runpy, sys, time
+clock, seen = time.perf_counter, []
+time.perf_counter = lambda: seen.append("toromq.queue" in sys.modules) or clock()
+sys.argv = ["fresh", "toromq", *sys.argv[1:]]
+runpy.run_module("bench.peers.fresh")
+print(seen)
+"""
+    command = [sys.executable, "-c", program, *bench.fresh().values()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[False, True, True]"
 
 
 def test_a_round_that_only_warms_up_leaves_out_what_takes_long() -> None:
