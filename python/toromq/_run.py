@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toromq import sync
+from toromq.errors import ToroError
 from toromq.worker import Worker
 
 
@@ -18,8 +20,14 @@ def run(*workers: Worker[Any, Any] | sync.Worker[Any, Any]) -> None:
     Returns when all workers have ended.
 
     Raises:
-        ToroError: a worker could not be started; the others are closed.
+        ToroError: a worker could not be started; the others are closed. Or it was called outside the main thread, which
+            alone handles signals, or by a coroutine: nothing was started.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise ToroError("run() handles signals, which only the main thread can; in another one use worker.run()")
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise ToroError("run() has an event loop of its own; in a coroutine use `async with worker`")
     asyncio.run(_serve(workers))
 
 

@@ -395,3 +395,16 @@ async def test_run_closes_the_others_when_one_can_not_start(place: Place) -> Non
     async with _program(place, "", _LATE) as program:
         await program.lines_until("refused", timeout=5)
         assert await program.end() == ("", 0)
+
+
+@_all_kinds
+async def test_run_says_where_it_can_not_be_called(place: Place, kind: str) -> None:
+    """Before anything is started; signals are for the main thread, and loops can't be within loops."""
+    worker = place.worker(kind)
+    with pytest.raises(ToroError, match="in a coroutine use `async with worker`"):
+        toromq.run(worker)
+    with pytest.raises(ToroError, match=r"only the main thread can; in another one use worker\.run\(\)"):
+        await asyncio.to_thread(toromq.run, worker)
+    assert not worker.is_running()
+    async with _started(worker):
+        pass
