@@ -196,6 +196,30 @@ queue.add("early", job_id="early")
         assert "import toromq before you register with atexit" in done.stdout
         assert _ids(redis, prefix, "wait") == {"early"}
 
+    def test_event_loops_in_daemon_threads_end_with_the_program(self, redisbox: RedisBox, prefix: str) -> None:
+        program = """
+import asyncio, sys, threading
+from toromq import Queue, Worker
+options = {"connection": sys.argv[1], "prefix": sys.argv[2]}
+ran = threading.Event()
+async def processor(job):
+    await asyncio.sleep(0)
+    ran.set()
+async def main():
+    queue = Queue("jobs", **options)
+    async with Worker("jobs", processor, concurrency=20, **options):
+        while True:
+            await asyncio.gather(*(queue.add("n", remove_on_complete=True) for _ in range(20)))
+for _ in range(3):
+    threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()
+ran.wait()
+"""
+        command = [sys.executable, "-c", program, redisbox.url, prefix]
+        # Most of them crashed, each in a moment of its own.
+        for _ in range(8):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
+            assert (done.returncode, done.stderr) == (0, "")
+
     @pytest.mark.parametrize("end", ["away", "sync_away"])
     def test_without_redis_an_add_fails_and_names_the_place_and_the_mend(self, end: str) -> None:
         with RedisBox() as box:

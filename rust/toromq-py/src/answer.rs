@@ -19,6 +19,8 @@ use pyo3::{
     types::PyDict,
 };
 
+use crate::runtime;
+
 /// Who gets what arrives under a ticket.
 pub(crate) enum Addressee {
     /// The first of it.
@@ -159,6 +161,7 @@ impl Answer {
 
     /// Gives it to the task that waits.
     fn give(slf: &Bound<'_, Self>, value: Py<PyAny>) -> PyResult<()> {
+        let _using = runtime::using_with(slf.py());
         let within_task = is_within_task(slf.py())?;
         Self::settle(slf, Ok(value), within_task)
     }

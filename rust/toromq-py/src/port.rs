@@ -456,6 +456,8 @@ impl Port {
 
     /// For an event loop: gives everything that has arrived to whom it is for.
     fn deliver(&self, py: Python<'_>) -> PyResult<()> {
+        // Whatever a coroutine does when it goes on is done within this.
+        let _using = runtime::using_with(py);
         let arrived = self.collect();
         self.arriving().extend(arrived);
         let within_task = is_within_task(py)?;
@@ -584,6 +586,7 @@ impl Port {
         arguments: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
+        runtime::stay_with(py);
         let mut all = Vec::with_capacity(arguments.len() + 2);
         all.push(slf.clone().into_any());
         all.push(ticket.into_bound_py_any(py)?);
@@ -684,9 +687,7 @@ impl Port {
                 let turns = items.turns.take();
                 let arrived = !items.arrived.is_empty() || items.ended;
                 drop(items);
-                if runtime::is_finalising() {
-                    runtime::stay();
-                }
+                runtime::stay_if_left();
                 (arrived, turns)
             });
             // The first thing that is done with the interpreter: nobody waits for what its user does with it.

@@ -1,6 +1,7 @@
 //! The Tokio runtime: made at first use, dropped before the interpreter goes, made anew in a forked child.
 
 use std::{
+    cell::Cell,
     mem,
     ops::{Deref, DerefMut},
     process,
@@ -26,6 +27,10 @@ static FINALISING: AtomicBool = AtomicBool::new(false);
 static ENDED_BY: OnceLock<ThreadId> = OnceLock::new();
 // How many threads are about something that needs the runtime.
 static USERS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    // The same of the calling thread.
+    static USES: Cell<usize> = const { Cell::new(0) };
+}
 // How long the interpreter's exit waits for workers to write what has ended.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
@@ -54,20 +59,21 @@ fn endings() -> Vec<Arc<dyn End>> {
 /// Where a thread is left that must not ask for the interpreter any more: before Python 3.14 it would be unwound, through
 /// frames that can't be.
 pub(crate) fn stay() -> ! {
+    USERS.fetch_sub(USES.take(), Ordering::SeqCst);
     loop {
-        std::thread::park();
+        thread::park();
     }
 }
 
 /// Whether the interpreter is about to go.
 pub(crate) fn is_finalising() -> bool {
-    FINALISING.load(Ordering::Relaxed)
+    FINALISING.load(Ordering::SeqCst)
 }
 
 /// Refuses what is asked for by the thread that has ended the engine: it would wait for an answer for ever, and the program
 /// with it.
 pub(crate) fn refuse_at_end() -> PyResult<()> {
-    if is_finalising() && ENDED_BY.get() == Some(&thread::current().id()) {
+    if is_finalising() && !is_left() {
         return Err(ToroError::new_err(
             "the program ends, and toromq has ended already; import toromq before you register with atexit what uses it",
         ));
@@ -75,21 +81,53 @@ pub(crate) fn refuse_at_end() -> PyResult<()> {
     Ok(())
 }
 
-/// As long as this is kept, the runtime stays.
+/// Whether it goes without the calling thread.
+fn is_left() -> bool {
+    is_finalising() && ENDED_BY.get() != Some(&thread::current().id())
+}
+
+/// For a thread that has let the interpreter go, and is about to ask for it again.
+pub(crate) fn stay_if_left() {
+    if is_left() {
+        stay();
+    }
+}
+
+/// The same for one that has it.
+pub(crate) fn stay_with(py: Python<'_>) {
+    if is_left() {
+        py.detach(|| stay());
+    }
+}
+
+/// As long as this is kept, the runtime stays, and the interpreter.
 pub(crate) struct Using;
+
+impl Using {
+    fn begin() -> Self {
+        USERS.fetch_add(1, Ordering::SeqCst);
+        USES.set(USES.get() + 1);
+        Self
+    }
+}
 
 /// For a thread that is about to do something which needs the runtime, and is none of the engine's.
 pub(crate) fn using() -> Using {
-    USERS.fetch_add(1, Ordering::SeqCst);
-    if FINALISING.load(Ordering::SeqCst) {
-        USERS.fetch_sub(1, Ordering::SeqCst);
-        stay();
-    }
-    Using
+    let using = Using::begin();
+    stay_if_left();
+    using
+}
+
+/// The same for one that has the interpreter, and calls what Python does.
+pub(crate) fn using_with(py: Python<'_>) -> Using {
+    let using = Using::begin();
+    stay_with(py);
+    using
 }
 
 impl Drop for Using {
     fn drop(&mut self) {
+        USES.set(USES.get().saturating_sub(1));
         USERS.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -149,7 +187,7 @@ pub(crate) fn handle() -> PyResult<Handle> {
         // The parent's threads don't exist here; dropping their runtime would wait for them.
         Some((_, runtime)) => {
             mem::forget(runtime);
-            USERS.store(0, Ordering::SeqCst);
+            USERS.store(USES.get(), Ordering::SeqCst);
         }
         None => {}
     }
@@ -184,7 +222,7 @@ pub(crate) fn shutdown(py: Python<'_>) {
         Some((pid, runtime)) if pid == process::id() => {
             py.detach(|| {
                 let deadline = Instant::now() + Duration::from_secs(1);
-                while USERS.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+                while USERS.load(Ordering::SeqCst) > USES.get() && Instant::now() < deadline {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 runtime.shutdown_timeout(Duration::from_secs(1));
