@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import select
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import toromq.sync
-from tests.support.eventually import aeventually
+from tests.support.eventually import aeventually, eventually
 from tests.support.keyspace import keyspace
 from tests.support.lossy import LossyProxy
-from toromq import ConfigurationError, Queue, ToroError, UnrecoverableError
+from toromq import ConfigurationError, Queue, ToroError, UnrecoverableError, _bridge
 from toromq.errors import LockMismatchError, LockMissingError
 
 if TYPE_CHECKING:
@@ -248,6 +249,26 @@ async def test_a_job_that_came_too_late_goes_back(place: Place) -> None:
     with pytest.raises(asyncio.CancelledError):
         await fetching
     await aeventually(lambda: place.redis.hget(place.key(added.id), "ats") == "1")
+    await aeventually(lambda: place.redis.lrange(place.key("wait"), 0, -1) == [added.id])
+    assert not place.redis.exists(place.key(f"{added.id}:lock"))
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+async def test_a_job_that_was_on_its_way_goes_back(place: Place, is_given: bool) -> None:
+    added = await place.queue.add("n")
+    worker = toromq.Worker("q", **place.options)
+    await worker.wait_until_ready()
+    fetching = asyncio.create_task(worker.get_next_job("mine"))
+    await asyncio.sleep(0)
+    port = _bridge.port()
+    # While the loop does nothing else.
+    eventually(lambda: select.select([port._port.fileno()], [], [], 0)[0])
+    if is_given:
+        port.deliver()
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    assert place.redis.hget(place.key(added.id), "ats") == "1"
     await aeventually(lambda: place.redis.lrange(place.key("wait"), 0, -1) == [added.id])
     assert not place.redis.exists(place.key(f"{added.id}:lock"))
 

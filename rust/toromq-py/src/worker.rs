@@ -490,6 +490,7 @@ impl NativeWorker {
 #[pyclass(frozen, module = "toromq._native")]
 pub(crate) struct NativeFetch {
     end: OfProcess<FetchEnd>,
+    hand: OfProcess<Arc<ByHand>>,
 }
 
 /// Fetching and finishing without a worker's loop.
@@ -547,6 +548,7 @@ impl NativeByHand {
         })?;
         Ok(NativeFetch {
             end: OfProcess::new(end),
+            hand: OfProcess::new(Arc::clone(&self.hand)),
         })
     }
 
@@ -598,9 +600,14 @@ impl NativeByHand {
 #[pymethods]
 impl NativeFetch {
     /// Nobody waits for the job any more.
-    fn cancel(&self) {
-        if self.end.is_ours() {
-            self.end.end();
+    fn cancel(&self) -> PyResult<()> {
+        if self.end.is_ours()
+            && let Some(job) = self.end.end()
+        {
+            let hand = Arc::clone(&self.hand);
+            // Should Redis stay away, its lock runs out.
+            runtime::handle()?.spawn(async move { hand.finish(job, JobOutcome::Wait).await });
         }
+        Ok(())
     }
 }

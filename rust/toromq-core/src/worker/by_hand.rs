@@ -43,12 +43,33 @@ enum Next {
 
 /// Ends a fetch that nobody waits for any more.
 #[derive(Debug, Clone, Default)]
-pub struct FetchEnd(CancellationToken);
+pub struct FetchEnd {
+    token: CancellationToken,
+    /// The job that is on its way to who waits.
+    brought: Arc<Mutex<Option<JobRecord>>>,
+}
 
 impl FetchEnd {
-    /// Now. A job that it has got already goes back to where it waited.
-    pub fn end(&self) {
-        self.0.cancel();
+    /// Now. A job that it has got already goes back to where it waited; one that is on its way the caller puts back, by
+    /// [`ByHand::finish`].
+    #[must_use]
+    pub fn end(&self) -> Option<JobRecord> {
+        self.token.cancel();
+        self.brought().take()
+    }
+
+    /// A job is on its way from now on, unless the fetch has ended; whether it is.
+    fn brings(&self, job: &JobRecord) -> bool {
+        let mut brought = self.brought();
+        let is_awaited = !self.token.is_cancelled();
+        if is_awaited {
+            *brought = Some(job.clone());
+        }
+        is_awaited
+    }
+
+    fn brought(&self) -> MutexGuard<'_, Option<JobRecord>> {
+        self.brought.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,13 +149,18 @@ impl ByHand {
         let Some(job) = found else {
             return Ok((None, Vec::new()));
         };
-        if end.0.is_cancelled() {
+        if end.token.is_cancelled() {
             self.finish(job, JobOutcome::Wait).await?;
             return Ok((None, Vec::new()));
         }
         let job = Arc::new(job);
         let reported = self.advance(&job).await?;
-        Ok((Some(Arc::unwrap_or_clone(job)), reported))
+        let job = Arc::unwrap_or_clone(job);
+        if !end.brings(&job) {
+            self.finish(job, JobOutcome::Wait).await?;
+            return Ok((None, Vec::new()));
+        }
+        Ok((Some(job), reported))
     }
 
     async fn advance(&self, job: &Arc<JobRecord>) -> Result<Vec<Error>> {
@@ -192,7 +218,7 @@ impl ByHand {
                     }
                 }
             };
-            let Some(mark) = end.0.run_until_cancelled(waiting).await else {
+            let Some(mark) = end.token.run_until_cancelled(waiting).await else {
                 // Else the server would give a marker to a wait that has ended.
                 self.blocking.reset().await;
                 return Ok(None);
