@@ -295,6 +295,10 @@ impl Lane {
                 // From within a task, or while the lane is closed, or the other one of two that share it is at it.
                 Err(TryLockError::WouldBlock) => return,
             };
+            if self.is_closed() {
+                // A loop that was told of a socket before. What is polled from now on would keep the lane by its waker.
+                return;
+            }
             inner.by_loop.store(by_loop, Ordering::SeqCst);
             self.go_on(&mut running, ready);
             drop(running);

@@ -159,6 +159,20 @@ fn a_lane_is_not_over_while_the_loop_has_a_socket_to_forget() {
 }
 
 #[test]
+fn a_turn_that_comes_too_late_keeps_nothing() {
+    let runtime = runtime();
+    let kept = Arc::new(());
+    let inbox = Arc::clone(&kept);
+    let lane = Lane::shared(runtime.handle().clone(), move || drop(Arc::clone(&inbox)));
+    runtime
+        .block_on(runtime.spawn(lane.clone().host(NEVER, async {})))
+        .unwrap();
+    lane.turn(true);
+    drop(lane);
+    assert_eq!(Arc::strong_count(&kept), 1);
+}
+
+#[test]
 fn without_a_loop_sockets_are_closed_at_once() {
     let runtime = runtime();
     let lane = Lane::shared(runtime.handle().clone(), || ());
