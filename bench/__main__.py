@@ -108,14 +108,16 @@ def warming(rows: list[str]) -> list[str]:
 def measure(
     bench: Bench, rows: list[str], peers: list[str], sizes: Sizes, rounds: int, failed: dict[tuple[str, str], str]
 ) -> report.Results:
-    """Measure every row with every peer, peers in turn, again and again.
+    """Measure every row with every peer, peers in turn, another one first in each round, again and again.
 
     What a peer fails is noted in `failed` and not tried again; what we fail ends it all.
     """
     results: report.Results = {key: {name: [] for name in peers} for key in rows}
     for number in range(rounds):
+        # What comes first in a row finds the server as the row before has left it.
+        first = number % len(peers)
         for key in rows:
-            for name in peers:
+            for name in [*peers[first:], *peers[:first]]:
                 say(f"round {number + 1} of {rounds}: {key}, {name}")
                 row = ROWS[key]
                 if key in PEERS[name].repeats and row.stand_in in results:

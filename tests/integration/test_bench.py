@@ -14,9 +14,9 @@ import pytest
 
 from bench import install, plot, report
 from bench.__main__ import measure, warming
-from bench.measures import QUICK
+from bench.measures import QUICK, Sizes
 from bench.peer import PEERS
-from bench.rows import ALIASES, BACKLOGS, ROWS
+from bench.rows import ALIASES, BACKLOGS, ROWS, Row
 from bench.server import Bench
 
 # Beside us, what needs nothing installed that the tests do not need anyway.
@@ -180,6 +180,26 @@ def test_what_a_peer_fails_is_told_and_not_measured(bench: Bench, monkeypatch: p
     assert "a check failed: node: [0, 1, 201, 0]" in failed["drain_async", "node"]
     rounds = {key: [len(results[key][name]) for name in ("toromq", "node")] for key in results}
     assert rounds == {"drain_async": [2, 0], "drain_def": [2, 0], "add": [2, 2]}
+
+
+def test_another_peer_is_first_in_each_round(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def row(key: str) -> Row:
+        def note(_bench: Bench, name: str, _sizes: Sizes) -> dict[str, float]:
+            asked.append((key, name))
+            return {"rate": len(asked)}
+
+        return Row(key, "", note)
+
+    monkeypatch.setitem(ROWS, "add", row("add"))
+    monkeypatch.setitem(ROWS, "bulk", row("bulk"))
+    results = measure(bench, ["add", "bulk"], ["toromq", "node", "bullmq"], _TINY, 4, {})
+    turns = [["toromq", "node", "bullmq"], ["node", "bullmq", "toromq"], ["bullmq", "toromq", "node"]]
+    rounds = [[(key, name) for key in ("add", "bulk") for name in turn] for turn in [*turns, turns[0]]]
+    assert asked == [turn for turns in rounds for turn in turns]
+    assert list(results["add"]) == turns[0]
+    assert results["bulk"]["node"] == [{"rate": 5}, {"rate": 10}, {"rate": 18}, {"rate": 23}]
 
 
 def test_a_delay_makes_the_way_longer() -> None:
