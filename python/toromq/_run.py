@@ -25,8 +25,11 @@ def run(*workers: Worker[Any, Any] | sync.Worker[Any, Any]) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         raise ToroError("run() handles signals, which only the main thread can; in another one use worker.run()")
-    with contextlib.suppress(RuntimeError):
+    try:
         asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
         raise ToroError("run() has an event loop of its own; in a coroutine use `async with worker`")
     asyncio.run(_serve(workers))
 

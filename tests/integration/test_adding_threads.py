@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.calling import wait_in_call
 from tests.support.eventually import eventually
 from tests.support.redisbox import RedisBox
 from toromq import Connection, ParentNotFoundError, RedisConnectionError
@@ -63,13 +63,7 @@ class _Threads:
 
     def wait_in_call(self) -> None:
         """Wait until all of them wait for the engine."""
-
-        def all_do() -> bool:
-            frames = sys._current_frames()
-            own = [frames.get(thread.ident or 0) for thread in self._threads]
-            return all(frame is not None and frame.f_code.co_qualname == "BlockingPort.call" for frame in own)
-
-        eventually(all_do)
+        wait_in_call(self._threads)
 
     def join(self) -> None:
         """Wait for their end; raises what the first one raised."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import toromq.sync
+from tests.support.calling import wait_in_call
 from tests.support.eventually import aeventually, eventually
 from tests.support.redisbox import RedisBox
 from toromq import Connection, Queue, RedisConnectionError
@@ -308,7 +309,7 @@ def test_a_signals_handler_adds_while_its_thread_waits(box: RedisBox, prefix: st
         threads = [threading.Thread(target=lambda: added.append(queue.add("job").id)) for _ in range(others)]
 
         def go_on() -> None:
-            time.sleep(0.2)
+            wait_in_call([threading.main_thread()])
             interrupt()
             began.wait()
             os.kill(box.pid, signal.SIGCONT)
