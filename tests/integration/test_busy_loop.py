@@ -260,7 +260,7 @@ def test_a_program_ends_and_loses_no_job_when_its_loop_runs_no_more(
             process.kill()
     assert (process.returncode, output) == (0, "")
     assert "Traceback" not in errors
-    # What the engine's look, once a second, has read meanwhile for a loop that runs no more is locked until that runs out.
+    # What the engine's look (once a second) has read for a loop that runs no more is locked until that runs out.
     held = place.stored("active")
     assert held + place.stored("wait") == [job]
     assert redis.exists(place.key(f"{job}:lock")) == len(held)
